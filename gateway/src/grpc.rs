@@ -21,6 +21,7 @@ use proto::api::v1::{
     files_server::{self, FilesServer},
     functions_server::{self, FunctionsServer},
 };
+use query::function::MESSAGE_BYTES;
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
 
@@ -38,11 +39,9 @@ const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
 const WORK_PATH: &str = "/perigee.api.v1.Functions/Work";
 /// Path of the methods of [`FunctionsServer`].
 const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
-/// The method of workers.
-const WORK: &str = "Work";
-/// Bytes of a worker's message: an answer of 8 MiB, the most that a function may have, and what is around it. One over it would
-/// end all calls of the worker.
-const WORKER_MESSAGE_BYTES: usize = (8 << 20) + (64 << 10);
+/// Bytes of a worker's message: the largest answer that a function may have, and what is around it. One over it would end all
+/// calls of the worker.
+const WORKER_MESSAGE_BYTES: usize = MESSAGE_BYTES as usize + (64 << 10);
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -93,7 +92,7 @@ impl Services {
             let Ok(response) = self.files.clone().call(request).await;
             return with_fault_code(response);
         }
-        if path.strip_prefix(FUNCTIONS_PATH) == Some(WORK) {
+        if path == WORK_PATH {
             let Ok(response) = self.workers.clone().call(request).await;
             return with_fault_code(response);
         }

@@ -17,7 +17,7 @@ impl Shares {
         self.0.extend(other.0.into_iter().map(|begin| index + begin));
     }
 
-    /// The index of the operation that access `index` belongs to, if it is one of the accesses.
+    /// The index of the operation that access `index`, which has to be one of all, belongs to.
     pub fn operation(&self, index: usize) -> usize {
         self.0.partition_point(|begin| *begin <= index)
     }

@@ -137,12 +137,12 @@ impl LiveShared {
         }
         let counts: Vec<usize> = asked.iter().map(|one| (*one.reads).as_ref().len()).collect();
         let reads: Vec<Read> = asked.iter().flat_map(|one| (*one.reads).as_ref()).cloned().collect();
-        let snapshot = asked.iter().any(|one| one.snapshot);
+        let (is_one, snapshot) = (counts.len() == 1, asked.iter().any(|one| one.snapshot));
         let authorized = Authorized::joined(asked.into_iter().map(|one| one.authorized));
         let (results, snapshots) = match self.read(caller, project, &reads, (authorized, snapshot)).await {
             Ok(found) => found,
             // It is its own.
-            Err(fault) if counts.len() == 1 => return Some(vec![Err(fault)]),
+            Err(fault) if is_one => return Some(vec![Err(fault)]),
             Err(ReadFault::Refused(fault) | ReadFault::Failed(fault)) => {
                 let is_of_all = fault.code == Code::Unavailable;
                 // Which of the reads of the batch it was is nobody's.
@@ -150,11 +150,10 @@ impl LiveShared {
                 return is_of_all.then(|| vec![Err(ReadFault::Failed(fault)); counts.len()]);
             }
         };
-        if counts.len() > 1 {
+        if !is_one {
             self.reads.batched.inc_by(counts.len() as u64);
         }
         // Each for itself: a part of the message in which they came would keep all of it.
-        let is_one = counts.len() == 1;
         let alone = |found: ReadResult| match is_one {
             true => found,
             false => ReadResult { json: Bytes::copy_from_slice(&found.json), ..found },

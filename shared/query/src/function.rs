@@ -26,8 +26,8 @@ const CONCURRENCY_MAX: u32 = 100_000;
 /// Further attempts of a call of an idempotent function where it does not say, and the most.
 const RETRIES: u32 = 2;
 const RETRIES_MAX: u32 = 10;
-/// Bytes of JSON that a function takes and answers where it does not say.
-const MESSAGE_BYTES: u64 = 8 << 20;
+/// Bytes of JSON that a function takes and answers where it does not say, and the most that it may.
+pub const MESSAGE_BYTES: u64 = 8 << 20;
 
 /// A `service` document.
 pub type ServiceResource = Resource<ServiceMeta, Service>;
