@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
     event_stream::{EventStream, Sent, Version},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     socket::{Incoming, Socket},
     token,
 };
@@ -125,7 +125,7 @@ async fn next(socket: &mut Socket) -> anyhow::Result<Incoming> {
 }
 
 async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let path = "/v1/api/shop/graphql/socket";
@@ -191,7 +191,7 @@ async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn each_framing_tells_each_change(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let query = "subscription { t: todos @lab { id type payload find docId time group dbType __typename } }";
@@ -297,7 +297,7 @@ async fn what_is_wrong_is_told(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OWN).await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let ann = token::sign(json!({ "id": "ann" }));

@@ -13,7 +13,7 @@ use tests::{
     client::Client,
     engine::{Database, Engine},
     event_stream::{EventStream, Sent, Version},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh, ready},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh, ready},
     node_tool,
     process::{self, free_address},
     token,
@@ -57,7 +57,7 @@ async fn post(version: Version, mesh: &TestMesh, token: &str, query: &str) -> an
 }
 
 async fn an_answer_comes_again_whenever_it_differs(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = notes(shape, engine, OPEN_LAB).await?;
         let query = "subscription { note(sort: [id_asc]) { id text extra } }";
         let mut streams = Vec::new();
@@ -88,7 +88,7 @@ async fn an_answer_comes_again_whenever_it_differs(shape: Shape) -> anyhow::Resu
 }
 
 async fn queries_and_mutations_are_answered_once(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = notes(shape, engine, OPEN_LAB).await?;
         for (query, data) in [
             ("mutation { insert_note(docs: [{id: 1}]) { affected } }", json!({ "insert_note": { "affected": 1 } })),
@@ -104,7 +104,7 @@ async fn queries_and_mutations_are_answered_once(shape: Shape) -> anyhow::Result
 }
 
 async fn a_caller_sees_their_rows_until_a_rule_says_no(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = notes(shape, engine, &rules(OWN)).await?;
         lab.run("INSERT INTO note (id, owner) VALUES (1, 'ann'), (2, 'bob')").await?;
         let mut stream =
@@ -121,7 +121,7 @@ async fn a_caller_sees_their_rows_until_a_rule_says_no(shape: Shape) -> anyhow::
 }
 
 async fn a_token_that_expires_ends_its_stream(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = notes(shape, engine, &rules(OWN)).await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 1);
         let mut stream = post(Version::Http2, &mesh, &short, "subscription { note { id } }").await?;
@@ -160,7 +160,7 @@ async fn gauge(mesh: &TestMesh, name: &str) -> anyhow::Result<u64> {
 }
 
 async fn who_is_gone_costs_nothing(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = notes(shape, engine, OPEN_LAB).await?;
         let mut streams = Vec::new();
         for version in VERSIONS {
@@ -225,7 +225,7 @@ async fn a_node_that_stops_says_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn graphql_sse_of_npm_is_a_client(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let resources = format!("{OPEN_LAB}{}", rules("{ rule: authenticated }").replace("id: note", "id: other"));
         let (mesh, _) = notes(shape, engine, &resources).await?;
         let token = token::sign(json!({ "id": "7" }));

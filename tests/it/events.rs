@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
-    mesh::{LOGGED, Setup, Shape, TestMesh},
+    mesh::{ENGINES, Setup, Shape, TestMesh},
     node_tool,
     webhook::{Delivery, Manner, Webhook},
 };
@@ -102,7 +102,7 @@ fn own(deliveries: &[Delivery]) -> usize {
 }
 
 async fn changes_are_delivered_as_cloud_events(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let pair = json!({ "on": { "table": "pair" } });
         let stage = Stage::with(shape, engine, &[("all", json!({})), ("pairs", pair)]).await?;
         let lab = &stage.lab;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
     json_socket::{JsonSocket, Rows},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     socket::{Incoming, Socket},
     token,
@@ -79,7 +79,7 @@ fn reply(id: &str, ack: bool, error: &str) -> Value {
 }
 
 async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1)").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
@@ -122,7 +122,7 @@ async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn each_change_is_told_to_whom_it_concerns(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'u1', 1), ('t3', 'u2', 3)").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
@@ -177,7 +177,7 @@ async fn each_change_is_told_to_whom_it_concerns(shape: Shape) -> anyhow::Result
 }
 
 async fn conditions_are_those_of_reads(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
         socket.rows("all", "todos", json!({})).await?;
@@ -236,7 +236,7 @@ async fn conditions_are_those_of_reads(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn rows_are_told_apart_by_any_key(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let mut socket = JsonSocket::open(mesh.client.address()).await?;
         socket.rows("n", "number", json!({})).await?;
@@ -383,7 +383,7 @@ async fn malformed_messages_end_the_connection_at_most(shape: Shape) -> anyhow::
 }
 
 async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let (ann, address) = (token::sign(json!({ "id": "ann" })), mesh.client.address());
@@ -439,7 +439,7 @@ async fn who_may_not_read_is_told_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn who_may_no_longer_read_is_closed(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 4);
@@ -464,7 +464,7 @@ async fn who_may_no_longer_read_is_closed(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_live_query_that_ends_leaves_the_others(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO todos VALUES ('t1', 'ann', 1), ('t2', 'bob', 2)").await?;
         let (ann, bob) = (json!({ "id": "ann" }), json!({ "id": "bob" }));
@@ -696,7 +696,7 @@ async fn the_documented_messages_are_answered(shape: Shape) -> anyhow::Result<()
     let section = section.split_once("\n## ").context("its end")?.0;
     let blocks: Vec<&str> = section.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let [of_json, of_graphql] = blocks[..] else { anyhow::bail!("two blocks: {blocks:?}") };
-    for engine in LOGGED {
+    for engine in ENGINES {
         let mesh = TestMesh::shop(shape, engine).await?;
         let mut json_socket = JsonSocket::open(mesh.client.address()).await?;
         let mut socket = Socket::open_legacy(mesh.client.address(), json!({})).await?;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     socket::{Incoming, Socket},
     token,
@@ -61,7 +61,7 @@ async fn code(socket: &mut Socket, id: &str) -> anyhow::Result<Value> {
 }
 
 async fn live_queries_queries_and_mutations_are_answered(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = notes(shape, engine, OPEN_LAB).await?;
         let mut socket = Socket::open_legacy(mesh.client.address(), json!({})).await?;
         let with_variables = json!({
@@ -144,7 +144,7 @@ async fn the_golden_exchange_is_answered(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn each_operation_may_have_its_token(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = notes(shape, engine, OWN).await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
         let (ann, bob) = (token::sign(json!({ "id": "ann" })), token::sign(json!({ "id": "bob" })));
@@ -235,7 +235,7 @@ async fn a_node_that_stops_says_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn clients_of_npm_are_served(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let rules = OWN.replace("id: note", "id: other").replace(
             "rule: match, type: string, eval: \"==\", f1: args.find.owner, f2: args.auth.id",
             "rule: authenticated",

@@ -14,7 +14,7 @@ use query::{Comparison, Field, Filter, Node, Quantifier, Read, Shape as ReadShap
 use serde_json::{Value, json};
 use tests::{
     engine::{Database, Engine},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     token,
 };
 
@@ -172,7 +172,7 @@ fn parts(row: &Row) -> anyhow::Result<(String, Value, Value)> {
 }
 
 async fn a_watch_follows_whoever_writes(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 1)").await?;
         let mut watch = Watch::begin(&mesh, notes(Filter::TRUE)).await?;
@@ -226,7 +226,7 @@ async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
         Some(_) => (8, 200),
         None => (4, 40),
     };
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         let writers = (0..writers).map(|writer| {
             let lab = lab.clone();
@@ -281,7 +281,7 @@ async fn watches_are_exact_beside_writers(shape: Shape) -> anyhow::Result<()> {
 
 /// In PostgreSQL its log tells it in several messages, and keys change at the ends of them.
 async fn a_watch_goes_on_within_a_large_transaction(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         let all = || notes(Filter::TRUE);
         let mut watch = Watch::begin(&mesh, all()).await?;
@@ -363,7 +363,7 @@ fn is_over(known: &Known) -> bool {
 }
 
 async fn rows_that_the_database_decides_on_are_followed(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB).await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 1), (2, 'bob', 2)").await?;
         let filter = Box::new(compare("name", Comparison::Eq, Typed::Text("x".to_owned())));
@@ -429,7 +429,7 @@ async fn a_caller_who_may_read_less_is_told_so(shape: Shape) -> anyhow::Result<(
 }
 
 async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = lab(shape, engine, OPEN_LAB).await?;
         let refused = [("shown", "view"), ("keyless", "no primary key"), ("unfollowed", unfollowed(engine).1)];
         for (table, why) in refused {

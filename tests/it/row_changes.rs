@@ -6,7 +6,7 @@ use tests::{
     client::{Protocol, reason},
     engine::{Database, Engine},
     event_stream::{EventStream, Sent},
-    mesh::{LOGGED, OPEN_LAB, Setup, Shape, TestMesh},
+    mesh::{ENGINES, OPEN_LAB, Setup, Shape, TestMesh},
     node_tool,
     socket::{Incoming, Socket},
     token,
@@ -84,7 +84,7 @@ fn kinds(told: &[Change]) -> Vec<(&str, &Value, &Value)> {
 }
 
 async fn each_protocol_tells_the_rows_that_there_are(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a\nb'), (2, 'bob', NULL), (9007199254740993, 'ann', 'c')").await?;
         for framing in FRAMINGS {
@@ -119,7 +119,7 @@ async fn each_protocol_tells_the_rows_that_there_are(shape: Shape) -> anyhow::Re
 }
 
 async fn each_protocol_tells_every_change(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         let asked = Asked { find: json!({ "owner": "ann" }), ..notes() };
         let mut all = Vec::new();
@@ -166,7 +166,7 @@ async fn each_protocol_tells_every_change(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_watch_goes_on_after_a_position(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, OPEN_LAB, "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a')").await?;
         // While nobody follows the table, nothing of it is kept.
@@ -240,7 +240,7 @@ async fn a_position_that_is_too_old_begins_anew_and_nothing_else_is_told(shape: 
 }
 
 async fn who_may_not_watch_is_told_so(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
         let (ann, forged) = (token::sign(json!({ "id": "ann" })), "a.b.c");
@@ -273,7 +273,7 @@ async fn who_may_not_watch_is_told_so(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn what_is_hidden_is_not_told(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let hidden = |column: &str| rules(OWN).replace(" } }\n", &format!(" }}, columns: {{ deny: [{column}] }} }}\n"));
         let (mesh, lab) = lab(shape, engine, &hidden("text"), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
@@ -334,7 +334,7 @@ async fn what_is_hidden_is_not_told(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = lab(shape, engine, OPEN_LAB, "").await?;
         for framing in FRAMINGS {
             for (asked, code) in [
@@ -389,7 +389,7 @@ async fn what_cannot_be_watched_is_refused(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_token_that_expires_ends_a_watch(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, _) = lab(shape, engine, &rules(OWN), "").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 4);
         let mut all = Vec::new();
@@ -424,7 +424,7 @@ async fn a_token_that_expires_ends_a_watch(shape: Shape) -> anyhow::Result<()> {
 }
 
 async fn a_renewed_token_goes_on_without_a_loss(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules(OWN), "").await?;
         let short = token::sign_with(json!({ "id": "ann" }), token::SECRET, 3);
         let mut renewed = watch(&mesh, Framing::Socket, &short, &notes()).await?;
@@ -445,7 +445,7 @@ async fn a_renewed_token_goes_on_without_a_loss(shape: Shape) -> anyhow::Result<
 }
 
 async fn a_rule_that_is_edited_counts_at_once(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let (mesh, lab) = lab(shape, engine, &rules("{ rule: allow }"), "").await?;
         lab.run("INSERT INTO note VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await?;
         let ann = token::sign(json!({ "id": "ann" }));
@@ -568,7 +568,7 @@ async fn the_openapi_document_has_the_watches_that_are_reached(shape: Shape) -> 
 
 /// The client of browsers for grpc-web, in Node.
 async fn connect_web_of_npm_is_a_client(shape: Shape) -> anyhow::Result<()> {
-    for engine in LOGGED {
+    for engine in ENGINES {
         let resources = rules(OWN).replace("rules: {", "rules: { create: { rule: allow },");
         let (mesh, _) = lab(shape, engine, &resources, "").await?;
         let descriptors = tempfile::NamedTempFile::new()?;

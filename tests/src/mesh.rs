@@ -30,9 +30,6 @@ pub enum Shape {
 /// All engines.
 pub const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mysql];
 
-/// Engines of which changes can be followed.
-pub const LOGGED: [Engine; 3] = ENGINES;
-
 /// Resources that let everybody do everything with the tables of `lab`.
 pub const OPEN_LAB: &str = "\
 ---
