@@ -17,7 +17,7 @@ use proto::{
     auth::{
         Access, AuthorizeRequest, AuthorizeResponse, ReachableRequest, ReachableResponse, RuleRelations, TableAccess,
     },
-    crud::{Answer, ReadRequest, Snapshot, WriteRequest},
+    crud::{ReadRequest, Snapshot, WriteRequest},
     grant::Grant,
     link::Messages,
     realtime::{WatchRequest, WatchResponse},
@@ -34,6 +34,7 @@ pub use disclosure::AttemptedAccess;
 pub(crate) use files::Credential;
 use functions::CallLimit;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
+pub use proto::crud::Answer as ReadResult;
 use shares::Shares;
 
 /// Identity and call context of a request.
@@ -43,15 +44,6 @@ pub struct Caller {
     pub call: Call,
     /// The token as sent, without its scheme; empty where there is none.
     pub token: Arc<str>,
-}
-
-/// Result of one read.
-#[derive(Debug, Clone)]
-pub struct ReadResult {
-    /// The JSON that the read's shape asks for.
-    pub json: Bytes,
-    /// Whether the database's limit cut rows off.
-    pub truncated: bool,
 }
 
 /// Fault of reads.
@@ -395,9 +387,7 @@ impl Edge {
         if read.answers.len() != wanted {
             return Err(wrong_count(read.answers.len(), wanted));
         }
-        let mut results = Vec::with_capacity(wanted);
-        results.extend(read.answers.into_iter().map(|Answer { json, truncated, .. }| ReadResult { json, truncated }));
-        Ok((results, read.seen.and_then(|seen| seen.snapshot)))
+        Ok((read.answers, read.seen.and_then(|seen| seen.snapshot)))
     }
 
     async fn write_group(&self, caller: &Caller, group: WriteGroup) -> Vec<(usize, Result<WriteResult, Fault>)> {

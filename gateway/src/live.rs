@@ -456,7 +456,7 @@ fn hash_of(value: &impl std::fmt::Debug) -> blake3::Hash {
 /// Hash of an answer.
 fn hash(answers: &[ReadResult]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    for ReadResult { json, truncated } in answers {
+    for ReadResult { json, truncated, .. } in answers {
         hasher.update(&(json.len() as u64).to_le_bytes()).update(json).update(&[u8::from(*truncated)]);
     }
     hasher.finalize()

@@ -184,7 +184,7 @@ async fn read_rows(
     };
     let wanted = read.node.shape;
     let answers = service.edge().read(caller, &project, vec![read]).await?;
-    let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
+    let Some(ReadResult { json, truncated, .. }) = answers.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a read"));
     };
     if wanted == Shape::One && json == "null" {

@@ -141,7 +141,7 @@ impl Data {
         let planned = planner.plan(table_ref, Operation::Read, plan).await?;
         let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
         let answers = self.service.edge().read(caller, &planned.project, vec![read]).await?;
-        let Some(ReadResult { json, truncated }) = answers.into_iter().next() else {
+        let Some(ReadResult { json, truncated, .. }) = answers.into_iter().next() else {
             return Err(Fault::internal("the request could not be answered", "no answer to a read"));
         };
         Ok(api::ReadResponse { rows: json, truncated })

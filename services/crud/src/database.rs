@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use mesh::{Code, Tasks, telemetry::Metrics};
-use proto::crud::{LogResponse, Seen};
+use proto::crud::{Answer, LogResponse, Seen};
 use query::{Schema, resources::Numbers};
 use tokio::sync::Notify;
 
@@ -28,7 +28,7 @@ use crate::{
     resolve::Resolver,
     sql::{self, Dialect, Source},
     store::{MERGED_FROM, Rows, Statement, Store, log::LogLag},
-    tree::{Answer, Plan},
+    tree::Plan,
     write::{self, CompiledInsert, WriteContext, Written},
 };
 

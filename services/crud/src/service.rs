@@ -6,8 +6,8 @@ use futures::StreamExt;
 use mesh::{Call, Fault, Mesh, Tasks, clock, resources};
 use proto::{
     crud::{
-        Answer, ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse,
-        LogRequest, LogResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
+        ChangesRequest, ChangesResponse, Database as Description, DescribeRequest, DescribeResponse, LogRequest,
+        LogResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse, Written,
     },
     grant::{Grant, Verifier},
     link::Messages,
@@ -57,14 +57,7 @@ impl Service {
         let open = database.open().await?;
         let options = AnswerOptions { snapshot, ..database.options(numbers, limit) };
         let Answers { answers, seen } = open.read(reads, Grants::new(scope, &grants), options).await?;
-        let answer = |answer: crate::tree::Answer| Answer {
-            json: answer.json,
-            truncated: answer.truncated,
-            statements: u32::try_from(answer.statements).unwrap_or(u32::MAX),
-        };
-        let mut all = Vec::with_capacity(answers.len());
-        all.extend(answers.into_iter().map(answer));
-        Ok(ReadResponse { answers: all, seen })
+        Ok(ReadResponse { answers, seen })
     }
 
     async fn perform(

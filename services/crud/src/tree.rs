@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::HashMap;
+use proto::crud::Answer;
 use query::{Shape, resources::Numbers};
 
 use crate::{
@@ -97,17 +98,6 @@ pub struct Tree {
     /// Rows by level; `None` where no statement was needed.
     rows: Vec<Option<Rows>>,
     numbers: Numbers,
-}
-
-/// Answer of a read tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// JSON.
-    pub json: Bytes,
-    /// Whether the database's limit cut rows off.
-    pub truncated: bool,
-    /// Number of statements run.
-    pub statements: usize,
 }
 
 /// Reason for stopping before the end of the tree.
@@ -212,7 +202,7 @@ impl Tree {
 
     /// The JSON, of at most `most` bytes.
     fn write(&self, kept: Option<&[usize]>, most: usize, stop: Option<&Stop>) -> Result<Answer, Halt> {
-        let statements = self.plan.statements();
+        let statements = u32::try_from(self.plan.statements()).unwrap_or(u32::MAX);
         let root = &self.plan.levels[0];
         let fetched = self.rows[0].as_ref().map_or(0, Rows::len);
         // The root is never looked up by a key.

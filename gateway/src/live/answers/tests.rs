@@ -16,7 +16,7 @@ fn wanted(needed: u64, now: u64) -> Wanted {
 
 fn answer(text: &'static str, version: u64) -> Answer {
     let json = Bytes::from_static(text.as_bytes());
-    let results = vec![ReadResult { json, truncated: false }];
+    let results = vec![ReadResult { json, truncated: false, statements: 1 }];
     Answer { hash: blake3::hash(text.as_bytes()), results, snapshots: Vec::new(), versions: [version].into() }
 }
 
@@ -135,7 +135,7 @@ async fn answers_that_are_kept_have_a_bound() {
         .flat_map(|name| [answers.join(key(&format!("{name}"))), answers.join(key(&format!("{name}")))])
         .collect();
     let large = || Answer {
-        results: vec![ReadResult { json: vec![b'1'; KEPT_BYTES / 4].into(), truncated: false }],
+        results: vec![ReadResult { json: vec![b'1'; KEPT_BYTES / 4].into(), truncated: false, statements: 1 }],
         ..answer("", 5)
     };
     for member in members.iter().step_by(2) {

@@ -54,7 +54,7 @@ async fn both(db: &Db, reads: &[Read], own: impl Fn(usize) -> i64) -> [Vec<Strin
         }
         terms
     };
-    let text = |answer: &crate::tree::Answer| String::from_utf8(answer.json.to_vec()).unwrap();
+    let text = |answer: &proto::crud::Answer| String::from_utf8(answer.json.to_vec()).unwrap();
     let all: Vec<_> = (0..reads.len()).flat_map(terms).collect();
     let together = db.database.read(reads, grants(&all), db.options).await.unwrap();
     let mut alone = Vec::new();

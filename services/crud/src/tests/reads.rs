@@ -129,7 +129,7 @@ async fn aggregates_below_a_row_are_of_its_rows() {
 }
 
 /// What a node of `table` answers, and how many statements that takes.
-async fn answered(db: &Db, table: &str, node: Node) -> (String, usize) {
+async fn answered(db: &Db, table: &str, node: Node) -> (String, u32) {
     let read = Read { database: "music".into(), table: table.into(), node };
     let answer = db.answers(&[read]).await.unwrap().remove(0);
     (String::from_utf8(answer.json.to_vec()).unwrap(), answer.statements)
@@ -157,7 +157,7 @@ async fn skip_and_limit_of_one_row_leave_it_or_nothing() {
             (1, None, false),
             (1, Some(1), false),
         ] {
-            let expected = |left: &str, nothing: &str, statements: (usize, usize)| match is_left {
+            let expected = |left: &str, nothing: &str, statements: (u32, u32)| match is_left {
                 true => (left.to_owned(), statements.0),
                 false => (nothing.to_owned(), statements.1),
             };

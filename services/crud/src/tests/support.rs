@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, sync::atomic::AtomicU32, sync::atomic::Ordering};
 
 use mesh::Tasks;
+use proto::crud::Answer;
 use query::{
     Budget as RequestBudget, Columns, Filter, GrantTerms, Limits, Mutation, MutationKind, Operation, Options, Parser,
     Read, RuleFilter, Schema, Shape, Spelling, TableAccess, Value,
@@ -20,7 +21,6 @@ use crate::{
     prepared::PreparedOperations,
     sql::Dialect,
     store::{Statement, Store, mysql::Mysql, postgres::Postgres, sqlite::Sqlite},
-    tree::Answer,
     write::Written,
 };
 
