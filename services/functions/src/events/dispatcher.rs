@@ -222,7 +222,7 @@ impl Dispatcher {
                 endpoint.next_look = None;
                 if free > 0 {
                     free_of_all -= free;
-                    wanted.push((key.clone(), spec.clone(), free));
+                    wanted.push((key.clone(), spec.clone(), (free, endpoint.paused_until().is_some())));
                 } else if free_of_all == 0 {
                     endpoint.next_look = Some(now + RETRY_INTERVAL);
                 }
@@ -233,13 +233,16 @@ impl Dispatcher {
         }
         let requests: Vec<LeaseRequest<'_>> = wanted
             .iter()
-            .map(|(trigger, spec, count)| LeaseRequest { trigger, count: *count, time: spec.timeout() + LEASE_MARGIN })
+            .map(|(trigger, spec, (count, is_probe))| {
+                let time = spec.timeout() + LEASE_MARGIN;
+                LeaseRequest { trigger, count: *count, time, is_probe: *is_probe }
+            })
             .collect();
         let now_ms = self.queue.now_ms();
         match self.queue.lease(&requests, free_bytes, now_ms).await {
             Ok(all) => {
                 drop(requests);
-                for ((trigger, spec, free), leased) in wanted.into_iter().zip(all) {
+                for ((trigger, spec, (free, _)), leased) in wanted.into_iter().zip(all) {
                     self.begin(trigger, &spec, free, (leased, now));
                 }
             }

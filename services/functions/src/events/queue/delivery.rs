@@ -35,7 +35,13 @@ pub struct LeaseRequest<'a> {
     pub count: usize,
     /// How long they are leased.
     pub time: Duration,
+    /// Whether those that failed least are wanted rather than those that are due longest: what was due longest when an endpoint
+    /// was paused are those that it takes least.
+    pub is_probe: bool,
 }
+
+/// Events that are due longest, of which a probe is one.
+const PROBED_MAX: usize = 1000;
 
 /// What there is for a trigger.
 #[derive(Debug, Default, PartialEq)]
@@ -98,24 +104,36 @@ impl Queue {
     async fn lease_of(
         &self,
         transaction: &mut StoreTransaction,
-        LeaseRequest { trigger, count, time }: &LeaseRequest<'_>,
+        LeaseRequest { trigger, count, time, is_probe }: &LeaseRequest<'_>,
         bytes: usize,
         now_ms: i64,
     ) -> Result<Leased, QueueError> {
         let count = i64::try_from(*count).unwrap_or(i64::MAX);
-        let lease = Statement::new(
-            "WITH due AS MATERIALIZED (SELECT seq, due_ms, bytes FROM events WHERE status = 'pending' AND blocked = 0 \
-             AND project = ",
-        )
-        .bind(&*trigger.project)
-        .push(" AND trigger_id = ")
-        .bind(&*trigger.id)
-        .push(" AND due_ms <= ")
-        .bind(now_ms)
-        .push(" ORDER BY due_ms, seq LIMIT ")
-        .bind(count)
-        .push(self.store.skip_locked())
-        .push(
+        let (due, looked_at) = match is_probe {
+            true => ("probed", i64::try_from(PROBED_MAX).unwrap_or(i64::MAX)),
+            false => ("due", count),
+        };
+        let lease = Statement::new("WITH ")
+            .push(due)
+            .push(
+                " AS MATERIALIZED (SELECT seq, due_ms, bytes, attempts FROM events WHERE status = 'pending' \
+                 AND blocked = 0 AND project = ",
+            )
+            .bind(&*trigger.project)
+            .push(" AND trigger_id = ")
+            .bind(&*trigger.id)
+            .push(" AND due_ms <= ")
+            .bind(now_ms)
+            .push(" ORDER BY due_ms, seq LIMIT ")
+            .bind(looked_at)
+            .push(self.store.skip_locked());
+        let lease = match is_probe {
+            true => lease
+                .push("), due AS MATERIALIZED (SELECT seq, due_ms, bytes FROM probed ORDER BY attempts, due_ms, seq LIMIT ")
+                .bind(count),
+            false => lease,
+        };
+        let lease = lease.push(
             "), placed AS MATERIALIZED (SELECT seq, sum(bytes) OVER (ORDER BY due_ms, seq) - bytes AS before FROM due) \
              UPDATE events SET status = 'running', attempts = attempts + 1, lease_owner = ",
         )

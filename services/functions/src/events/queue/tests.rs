@@ -45,6 +45,7 @@ on_both!(
     an_event_that_is_replayed_waits_for_one_of_its_key_that_is_being_delivered,
     keys_go_on_whatever_becomes_of_their_first_event,
     messages_are_taken_up_to_their_bytes,
+    a_probe_is_an_event_that_failed_least,
     events_do_not_wait_forever_nor_without_number,
     a_clock_that_was_set_back_delays_no_retry,
     events_of_triggers_that_are_gone_are_dead_letters_that_can_be_replayed,
@@ -115,7 +116,7 @@ fn event(id: &str, order_key: Option<&str>) -> NewEvent {
 
 async fn lease(queue: &Queue, count: usize, now_ms: i64) -> (Vec<Lease>, Option<i64>) {
     let trigger = trigger("a");
-    let request = LeaseRequest { trigger: &trigger, count, time: Duration::from_secs(1) };
+    let request = LeaseRequest { trigger: &trigger, count, time: Duration::from_secs(1), is_probe: false };
     let leased = queue.lease(&[request], usize::MAX, now_ms).await.unwrap().remove(0);
     (leased.leases, leased.next_due_ms)
 }
@@ -252,9 +253,24 @@ async fn messages_are_taken_up_to_their_bytes(place: Place) {
     let queue = place.with(&all).await;
     let trigger = trigger("a");
     for (bytes, expected) in [(0, vec![]), (101, vec!["e1", "e2"]), (1, vec!["e3"])] {
-        let request = LeaseRequest { trigger: &trigger, count: 9, time: Duration::from_secs(1) };
+        let request = LeaseRequest { trigger: &trigger, count: 9, time: Duration::from_secs(1), is_probe: false };
         let leased = queue.lease(&[request], bytes, 0).await.unwrap().remove(0);
         assert_eq!(ids(&leased.leases), expected, "{bytes}");
+    }
+}
+
+async fn a_probe_is_an_event_that_failed_least(place: Place) {
+    let queue = place.with(&["e1", "e2", "e3"].map(|id| event(id, None))).await;
+    let (failed, _) = lease(&queue, 2, 0).await;
+    assert_eq!(ids(&failed), ["e1", "e2"]);
+    let ends: Vec<EndedAttempt> = failed.iter().map(|lease| ended(lease, Fate::Retried { due_ms: -1 })).collect();
+    queue.end(&ends, 0).await.unwrap();
+    let trigger = trigger("a");
+    let probe = || LeaseRequest { trigger: &trigger, count: 1, time: Duration::from_secs(1), is_probe: true };
+    for expected in ["e3", "e1", "e2"] {
+        let leased = queue.lease(&[probe()], 100, 0).await.unwrap().remove(0);
+        assert_eq!(ids(&leased.leases), [expected]);
+        queue.end(&[ended(&leased.leases[0], Fate::Retried { due_ms: 0 })], 0).await.unwrap();
     }
 }
 
