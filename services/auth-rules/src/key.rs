@@ -172,6 +172,10 @@ mod tests {
         for id in ["", "..", "a/b", "a\\b", "a\0b", ".hidden", &"x".repeat(200)] {
             assert_eq!(dev_key(dir.path(), id).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{id:?}");
         }
+        let long = "x".repeat(128);
+        for id in ["a", "a-b", "a_b", "9", &long] {
+            assert!(dev_key(dir.path(), id).is_ok(), "{id:?}");
+        }
         fs::write(dir.path().join("short.key"), "abc").unwrap();
         assert_eq!(dev_key(dir.path(), "short").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
@@ -185,6 +189,7 @@ mod tests {
         ]}));
         let claims = serde_json::json!({"id": 5, "exp": 4_000_000_000_i64});
         let token = sign(&spec, "shop", claims.as_object().unwrap(), Duration::from_secs(60), None).unwrap();
+        assert_eq!(jsonwebtoken::decode_header(&token).unwrap().kid.as_deref(), Some("main"));
         let keys = KeySet::new(spec.tokens.clone());
         let read = keys.claims(&token, 3_999_999_999).unwrap();
         assert_eq!(read.get("id"), Some(&query::Value::Int(5)));

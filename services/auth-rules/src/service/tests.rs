@@ -324,8 +324,8 @@ fn errors_are_reported_with_their_paths() {
             {"kid": "a", "secret": "short", "primary": true},
             {"kid": "a", "secret": "a secret that has thirty-two bytes", "primary": true},
         ], "s3": {"keys": [
-            {"id": "a b", "secret": "short"},
-            {"id": "abc", "secret": "a secret that has thirty-two bytes"},
+            {"id": "a b", "secret": "a secret that has thirty-one by"},
+            {"id": "abc", "secret": "a secret of thirty-two bytes now"},
             {"id": "abc", "secret": "a secret that has thirty-two bytes"},
         ]}})),
         database("music"),
@@ -342,7 +342,7 @@ fn errors_are_reported_with_their_paths() {
         "spec.tokens.0.secret: expected a secret of at least 32 bytes, found 5",
         "spec.tokens.1.kid: duplicate kid a",
         "spec.s3.keys.0.id: invalid id \"a b\": expected 3 to 128 letters, digits, _ and -",
-        "spec.s3.keys.0.secret: expected a secret of at least 32 bytes, found 5",
+        "spec.s3.keys.0.secret: expected a secret of at least 32 bytes, found 31",
         "spec.s3.keys.2.id: duplicate id abc",
         "spec.tokens.1.primary: only one key may be primary",
         "spec.rules.raed: unknown key raed, did you mean read?",
@@ -406,6 +406,7 @@ fn keys_of_another_kind_of_rule_are_warned_of_unless_empty() {
         json!({"rule": "and", "clauses": [equal]}),
         json!({"rule": "or", "clauses": [equal]}),
         json!({"rule": "not", "clause": equal}),
+        json!({"rule": "func", "service": "mail", "func": "may"}),
     ] {
         assert_eq!(warnings(&rule), [""; 0], "{rule}");
     }
@@ -416,6 +417,9 @@ fn keys_of_another_kind_of_rule_are_warned_of_unless_empty() {
         let found = warnings(&json!({"rule": "deny", "value": value}));
         assert_eq!(found, ["spec.rules.read.value: value has no effect in a rule of kind deny"], "{value}");
     }
+    let literal = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.find.owner", "f2": "auth.id"});
+    let told = "spec.rules.read.f2: \"auth.id\" is compared as a string; write args.auth.id for its value";
+    assert_eq!(warnings(&literal), [told]);
 }
 
 #[test]
