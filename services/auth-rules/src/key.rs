@@ -80,10 +80,8 @@ pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     let path = dir.join(format!("{project}.key"));
-    match fs::read_to_string(&path) {
-        Ok(text) => return stored_secret(&path, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    if fs::exists(&path)? {
+        return stored_secret(&path, &fs::read_to_string(&path)?);
     }
     fs::create_dir_all(dir)?;
     let random: [u8; SECRET_BYTES] = rand::random();
@@ -97,10 +95,10 @@ pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
         fs::hard_link(&new, &path)
     });
     fs::remove_file(&new)?;
-    match linked {
-        Ok(()) => Ok(secret),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stored_secret(&path, &fs::read_to_string(&path)?),
-        Err(error) => Err(error),
+    match (linked, fs::read_to_string(&path)) {
+        (Ok(()), _) => Ok(secret),
+        (Err(_), Ok(text)) => stored_secret(&path, &text),
+        (Err(error), Err(_)) => Err(error),
     }
 }
 

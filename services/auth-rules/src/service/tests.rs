@@ -502,6 +502,78 @@ fn keys_that_did_not_change_keep_their_cache() {
 }
 
 #[tokio::test]
+async fn a_project_that_comes_without_a_key_gets_one_in_development() {
+    let keys = tempfile::tempdir().unwrap();
+    let (sender, current) = watch::channel(Arc::new(snapshot(&[])));
+    sender.send(Arc::new(snapshot(&[project(json!({}))]))).unwrap();
+    drop(sender);
+    let development = Development { keys: keys.path().to_owned(), token_options: String::new() };
+    let policies = Arc::new(ArcSwap::from_pointee(PolicySet::default()));
+    let config = Config { development: Some(development) };
+    follow(policies.clone(), watch::Sender::new(()), config, current).await;
+    assert_eq!(policies.load().project("shop").unwrap().keys.specs().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_from_another_process_is_answered_as_one_from_this() {
+    let [project, database, table] = shop(json!({"rules": {"read": {"rule": "authenticated"}}}));
+    let spec = json!({"rules": [{"prefix": "/", "read": {"rule": "authenticated"}}]});
+    let files = json!({"kind": "bucket", "meta": {"project": "shop", "id": "files"}, "spec": spec});
+    let authenticated = json!({"rule": "authenticated"});
+    let spec = json!({"worker": {"register": authenticated}, "default": {"rule": authenticated}});
+    let mail = json!({"kind": "service", "meta": {"project": "shop", "id": "mail"}, "spec": spec});
+    let served = service(&snapshot(&[project, database, table, files, mail]));
+    let (project, service) = ("shop".to_owned(), "mail".to_owned());
+    let read = FileAccess {
+        bucket: "files".to_owned(),
+        operation: WireFileOperation::Read.into(),
+        path: Some("a".to_owned()),
+        no_size: true,
+        ..FileAccess::default()
+    };
+    for (token, is_granted) in [(user(), true), (String::new(), false)] {
+        let accesses = vec![access("music", "t", Operation::Read)];
+        let request = AuthorizeRequest { project: "shop".into(), token: token.as_str().into(), accesses };
+        let rows = AuthRules::authorize(&served, Request::new(request)).await;
+        assert_eq!(rows.map(|rows| rows.into_inner().grants.len()).unwrap_or_default(), usize::from(is_granted));
+
+        let request = ReachableRequest { project: project.clone(), token: token.clone() };
+        let reachable = AuthRules::reachable(&served, Request::new(request)).await.unwrap().into_inner();
+        let operations: usize = reachable.tables.iter().map(|table| table.operations.len()).sum();
+        assert_eq!(operations, usize::from(is_granted));
+
+        let (project, token, service) = (project.clone(), token.clone(), service.clone());
+        let request = AuthorizeFilesRequest {
+            project: project.clone(),
+            token: token.clone(),
+            accesses: vec![read.clone()],
+            ..AuthorizeFilesRequest::default()
+        };
+        let granted = AuthRules::authorize_files(&served, Request::new(request)).await;
+        assert_eq!(granted.is_ok_and(|granted| granted.into_inner().verdicts.len() == 1), is_granted);
+
+        let (access, seconds) = (Some(read.clone()), 60);
+        let request = SignFileRequest { project: project.clone(), token: token.clone(), access, seconds };
+        let signed = AuthRules::sign_file(&served, Request::new(request)).await;
+        assert_eq!(signed.is_ok_and(|signed| signed.into_inner().signature.is_some()), is_granted);
+
+        let request = AuthorizeCallRequest {
+            project: project.clone(),
+            token: token.clone(),
+            service: service.clone(),
+            function: "send".to_owned(),
+            params: "{}".into(),
+        };
+        let called = AuthRules::authorize_call(&served, Request::new(request)).await;
+        assert_eq!(called.is_ok_and(|called| called.into_inner().grant.is_some()), is_granted);
+
+        let request = AuthorizeWorkerRequest { project, token, service };
+        let registered = AuthRules::authorize_worker(&served, Request::new(request)).await;
+        assert_eq!(registered.is_ok_and(|registered| registered.into_inner().grant.is_some()), is_granted);
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_the_resources_is_followed() {
     let shop = |rule: &str| Arc::new(snapshot(&shop(json!({"rules": {"read": {"rule": rule}}}))));
     let (sender, current) = tokio::sync::watch::channel(shop("deny"));
