@@ -175,12 +175,15 @@ mod tests {
             "backend": {"kind": "s3", "bucket": "b", "accessKey": "a", "secretKey": "s", "pathStyle": true, "prefix": "a/b"},
             "default": true,
             "rules": [{"prefix": "/", "read": {"rule": "allow"}}, {"prefix": "/u/:user", "create": rule}],
-            "limits": {"size": "10MB", "types": ["image/*", "application/pdf"]},
+            "limits": {"size": "10MB", "types": ["image/*", "*/*", "application/pdf", "image/svg+*"]},
             "cacheControl": "no-cache",
             "inline": true,
         });
         assert_eq!(faults("files", spec), Vec::<String>::new());
-        assert_eq!(faults("files", json!({"backend": {"kind": "memory"}})), Vec::<String>::new());
+        for backend in [json!({"kind": "memory"}), json!({"kind": "local"}), json!({"kind": "local", "path": "files"})]
+        {
+            assert_eq!(faults("files", json!({"backend": backend})), Vec::<String>::new(), "{backend}");
+        }
     }
 
     #[test]
@@ -193,11 +196,22 @@ mod tests {
             (json!({"limits": {"types": ["image"]}}), "spec.limits.types.0: invalid type"),
             (json!({"backend": {"kind": "s3", "bucket": "b", "accessKey": "a"}}), "spec.backend: accessKey"),
             (json!({"backend": {"kind": "gcs", "bucket": "b", "prefix": "../x"}}), "spec.backend.prefix"),
+            (json!({"limits": {"types": ["image/png", "/png"]}}), "spec.limits.types.1: invalid type"),
+            (json!({"limits": {"types": ["image/"]}}), "spec.limits.types.0: invalid type"),
+            (json!({"limits": {"types": ["im age/png"]}}), "spec.limits.types.0: invalid type"),
+            (json!({"limits": {"types": ["image/p ng"]}}), "spec.limits.types.0: invalid type"),
+            (json!({"limits": {"types": ["i*/png"]}}), "spec.limits.types.0: invalid type"),
+            (json!({"backend": {"kind": "local", "path": " "}}), "spec.backend.path: must not be empty"),
+            (json!({"cacheControl": ""}), "spec.cacheControl"),
             (json!({"cacheControl": "a\nb"}), "spec.cacheControl"),
             (rule(json!({"prefix": "img"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/:a/:a"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/", "reed": {"rule": "allow"}})), "did you mean read?"),
             (rule(json!({"prefix": "/", "read": {"rule": "alow"}})), "spec.rules.0.read.rule: unknown rule kind"),
+            (
+                rule(json!({"prefix": "/", "read": {"rule": "func", "service": "mail", "func": "ask"}})),
+                "spec.rules.0.read.rule: rule kind func does not apply to rules of files",
+            ),
             (
                 rule(json!({"prefix": "/", "read": {"rule": "allow", "rowFilter": {}}})),
                 "does not apply to rules of files",
@@ -216,7 +230,13 @@ mod tests {
             let found = faults("files", spec.clone());
             assert!(found.iter().any(|fault| fault.contains(told)), "{spec}: {found:?}");
         }
-        assert!(faults("Files", json!({}))[0].contains("invalid bucket id"));
+        let long = "f".repeat(63);
+        for id in ["f", "9", "a-b_c", &long] {
+            assert_eq!(faults(id, json!({})), Vec::<String>::new(), "{id}");
+        }
+        for id in ["Files", "-files", "_files", "a.b", "fä", &format!("{long}f")] {
+            assert!(faults(id, json!({}))[0].contains("invalid bucket id"), "{id}");
+        }
     }
 
     #[test]

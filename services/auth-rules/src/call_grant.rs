@@ -241,6 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_in_development_names_the_rule_or_that_there_is_none() {
+        let [project, ..] = crate::cases::shop(json!({}));
+        let functions = json!({"send": {"rule": {"rule": "deny"}}});
+        let spec = json!({"http": {"url": "http://mail"}, "functions": functions});
+        let mail = json!({"kind": "service", "meta": {"project": "shop", "id": "mail"}, "spec": spec});
+        let service = crate::cases::developing(&parsed(&[project, mail]).unwrap());
+        let refused = |function: &str| {
+            let ann = token(&json!({"id": "ann"}));
+            mesh::Fault::from(call_error(&service, &ann, ("mail", function))).message
+        };
+        let denied = refused("send");
+        assert!(denied.starts_with(&format!("{DENIED}; inline:")), "{denied}");
+        assert!(denied.ends_with(": spec.functions.send.rule: spec.functions.send.rule is deny"), "{denied}");
+        let none = refused("other");
+        assert!(none.contains("no document of kind service has a rule for function other of service mail"), "{none}");
+    }
+
+    fn call_error(service: &Service, token: &str, (name, function): (&str, &str)) -> Error {
+        let request = AuthorizeCallRequest {
+            project: "shop".to_owned(),
+            token: token.to_owned(),
+            service: name.to_owned(),
+            function: function.to_owned(),
+            params: "{}".into(),
+        };
+        service.authorize_call(&request, SystemTime::now(), None).unwrap_err()
+    }
+
+    #[test]
     fn a_listed_function_has_its_own_rule_and_others_the_default() {
         let service = service(json!({"send": {"rule": {"rule": "deny"}}}), json!({"rule": {"rule": "allow"}}));
         assert_eq!(call(&service, "", ("mail", "send"), json!({})).unwrap_err(), DENIED);
@@ -285,6 +314,7 @@ mod tests {
             json!({
                 "open": {"rule": matching("args.params.word", "please")},
                 "own": {"rule": matching("args.token", &ann)},
+                "known": {"rule": {"rule": "match", "type": "string", "eval": "==", "f1": "args.params.word", "f2": "please"}},
             }),
             json!(null),
         );
@@ -294,6 +324,8 @@ mod tests {
         let refused = call(&service, "", ("mail", "open"), rude.clone()).unwrap_err();
         assert_eq!(refused, "a token is needed, and none was sent", "a token may help");
         assert_eq!(call(&service, &ann, ("mail", "open"), rude).unwrap_err(), DENIED);
+        let missing = "a token is needed, and none was sent";
+        assert_eq!(call(&service, "", ("mail", "known"), json!({"word": "please"})).unwrap_err(), missing);
         assert!(call(&service, &ann, ("mail", "own"), json!({})).is_ok());
         assert_eq!(call(&service, &token(&json!({"id": "bob"})), ("mail", "own"), json!({})).unwrap_err(), DENIED);
     }
@@ -336,6 +368,12 @@ mod tests {
             let request = proto::auth::AuthorizeWorkerRequest { project, token, service: name };
             service.authorize_worker(&request, SystemTime::now(), None).is_ok()
         };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_900_000_000_123);
+        let (project, token, name) = ("shop".to_owned(), staff.clone(), "mail".to_owned());
+        let request = proto::auth::AuthorizeWorkerRequest { project, token, service: name };
+        let granted = served.authorize_worker(&request, now, None).unwrap().grant.unwrap();
+        let granted = grant::pair(b"key").1.worker_grant(granted).unwrap();
+        assert_eq!((granted.service.as_str(), granted.expires_ms), ("mail", 1_900_000_000_123 + GRANT_LIFETIME_MS));
         for service in [&served, &developing] {
             assert!(registers(service, &staff, "mail"));
             assert!(!registers(service, "", "mail"));

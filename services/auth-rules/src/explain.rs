@@ -329,6 +329,60 @@ mod tests {
     }
 
     #[test]
+    fn the_first_clause_of_an_and_that_denies_is_told_and_so_many_of_an_or() {
+        let user = token(&json!({"id": 1, "role": "user"}));
+        let both = json!({"rule": "and", "clauses": [role("staff"), {"rule": "deny"}]});
+        let text = refused(json!({"read": both}), &user, None);
+        assert!(text.contains("spec.rules.read.clauses.0 wants") && !text.contains("clauses.1"), "{text}");
+        let or = |count: usize| json!({"read": {"rule": "or", "clauses": vec![json!({"rule": "deny"}); count]}});
+        let text = refused(or(MAX_CLAUSES), &user, None);
+        assert!(text.ends_with("spec.rules.read.clauses.7 is deny"), "{text}");
+        let text = refused(or(MAX_CLAUSES + 2), &user, None);
+        assert!(text.ends_with("spec.rules.read.clauses.7 is deny, and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn a_comparison_with_a_column_tells_what_the_request_lacks() {
+        let user = token(&json!({"id": 1}));
+        let owner = |mode: &str| json!({"rule": "match", "mode": mode, "type": "number", "eval": "==", "f1": "args.find.owner", "f2": "args.auth.uid"});
+        let of = |operation: Operation, mode: &str, find: Option<Filter>| {
+            let access = TableAccess { find, ..TableAccess::new("music", "t", operation) };
+            refused_access(json!({ operation.name(): owner(mode) }), &user, access)
+        };
+        let unnamed = "(the condition of the request does not name owner, args.auth.uid has no value)";
+        let valueless = "(args.auth.uid has no value)";
+        let named = || {
+            let (column, value) = ("owner".to_owned(), Typed::Int(1));
+            Some(Filter::Compare { column, comparison: Comparison::Eq, value })
+        };
+        for (operation, mode, find, expected) in [
+            (Operation::Read, "auto", None, valueless),
+            (Operation::Read, "filter", None, valueless),
+            (Operation::Read, "check", None, unnamed),
+            (Operation::Update, "auto", None, unnamed),
+            (Operation::Update, "filter", None, valueless),
+            (Operation::Update, "check", named(), valueless),
+            (
+                Operation::Create,
+                "auto",
+                None,
+                "(args.find has no value in a create: args.doc has, args.auth.uid has no value)",
+            ),
+        ] {
+            let text = of(operation, mode, find);
+            assert!(text.ends_with(&format!("wants args.find.owner == args.auth.uid {expected}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_told() {
+        let user = token(&json!({"id": 1}));
+        let rule = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.token", "f2": "x"});
+        let text = refused(json!({ "read": rule }), &user, None);
+        assert!(text.ends_with("wants args.token == \"x\" (args.token is another)"), "{text}");
+    }
+
+    #[test]
     fn a_refused_insert_is_explained_by_the_first_document_that_is_denied() {
         let owner = |id: &str| Document(vec![("owner".to_owned(), Typed::Text(id.to_owned()))]);
         let rule =

@@ -258,3 +258,6 @@ impl Caller<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

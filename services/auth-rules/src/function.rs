@@ -203,6 +203,11 @@ mod tests {
             (json!({"http": {"url": "http://m"}, "worker": {}}), "spec: expected either http or worker"),
             (json!({"worker": {"register": {"rule": "alow"}}}), "spec.worker.register.rule: unknown rule kind"),
             (json!({"worker": {}, "default": {"forward": true}}), "spec.default: path, headers and forward"),
+            (json!({"worker": {}, "default": {"path": "/a"}}), "spec.default: path, headers and forward"),
+            (
+                json!({"worker": {}, "functions": {"f": {"headers": [{"key": "Accept", "op": "del"}]}}}),
+                "spec.functions.f: path, headers and forward",
+            ),
             (with(json!({"rle": {}})), "spec.functions.send.rle"),
             (with(json!({"rule": {"rule": "alow"}})), "spec.functions.send.rule.rule: unknown rule kind"),
             (with(json!({"rule": {"rule": "allow", "rowFilter": {}}})), "does not apply to rules of functions"),

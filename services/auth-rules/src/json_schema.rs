@@ -186,3 +186,51 @@ fn described(schema: &Json, description: &str) -> Json {
     schema["description"] = description.into();
     schema
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BUCKET, SERVICE, TABLE};
+
+    fn definitions() -> Json {
+        mesh::resources::json_schema(&[TABLE, BUCKET, SERVICE])["$defs"].take()
+    }
+
+    /// Keys of a definition that a rule inside others has not.
+    fn further(definitions: &Json, name: &str) -> Vec<String> {
+        let keys =
+            |name: &str| definitions[name]["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let inner = keys("Rule");
+        assert!(["rule", "f1", "clauses", "func", "error"].iter().all(|key| inner.iter().any(|inner| inner == key)));
+        keys(name).into_iter().filter(|key| !inner.contains(key)).collect()
+    }
+
+    #[test]
+    fn an_outermost_rule_has_the_keys_of_its_resource() {
+        let definitions = definitions();
+        let of_tables = ["columns", "allowAll", "anonymous", "rowFilter", "withCheck"];
+        assert_eq!(further(&definitions, "Policy"), of_tables);
+        assert_eq!(further(&definitions, "AnonymousPolicy"), ["anonymous"]);
+        let files = &definitions["FileRule"]["properties"];
+        for operation in ["create", "read", "delete", "list"] {
+            assert_eq!(files[operation]["$ref"], "#/$defs/AnonymousPolicy", "{operation}");
+        }
+        assert_eq!(files["prefix"]["$ref"], Json::Null);
+        assert_eq!(definitions["Function"]["properties"]["rule"]["$ref"], "#/$defs/AnonymousPolicy");
+        assert_eq!(definitions["WorkerPool"]["properties"]["register"]["$ref"], "#/$defs/AnonymousPolicy");
+    }
+
+    #[test]
+    fn keys_of_rules_are_described() {
+        let definitions = definitions();
+        let rule = &definitions["Rule"]["properties"];
+        assert_eq!(rule["mode"]["enum"], json!(["check", "filter", "auto"]));
+        assert!(rule["f1"]["description"].as_str().unwrap().starts_with("Left side of a match"));
+        let sets = definitions["ColumnSets"]["properties"].as_object().unwrap();
+        assert_eq!(sets.keys().collect::<Vec<_>>(), ["read", "filter", "write", "deny"]);
+        for (name, set) in sets {
+            assert_eq!(set["items"]["type"], "string", "{name}");
+            assert!(set["description"].as_str().unwrap().starts_with("Columns that "), "{name}");
+        }
+    }
+}

@@ -80,10 +80,8 @@ pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     let path = dir.join(format!("{project}.key"));
-    match fs::read_to_string(&path) {
-        Ok(text) => return stored_secret(&path, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    if fs::exists(&path)? {
+        return stored_secret(&path, &fs::read_to_string(&path)?);
     }
     fs::create_dir_all(dir)?;
     let random: [u8; SECRET_BYTES] = rand::random();
@@ -97,10 +95,10 @@ pub fn dev_key(dir: &Path, project: &str) -> io::Result<String> {
         fs::hard_link(&new, &path)
     });
     fs::remove_file(&new)?;
-    match linked {
-        Ok(()) => Ok(secret),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stored_secret(&path, &fs::read_to_string(&path)?),
-        Err(error) => Err(error),
+    match (linked, fs::read_to_string(&path)) {
+        (Ok(()), _) => Ok(secret),
+        (Err(_), Ok(text)) => stored_secret(&path, &text),
+        (Err(error), Err(_)) => Err(error),
     }
 }
 
@@ -172,6 +170,10 @@ mod tests {
         for id in ["", "..", "a/b", "a\\b", "a\0b", ".hidden", &"x".repeat(200)] {
             assert_eq!(dev_key(dir.path(), id).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{id:?}");
         }
+        let long = "x".repeat(128);
+        for id in ["a", "a-b", "a_b", "9", &long] {
+            assert!(dev_key(dir.path(), id).is_ok(), "{id:?}");
+        }
         fs::write(dir.path().join("short.key"), "abc").unwrap();
         assert_eq!(dev_key(dir.path(), "short").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
@@ -185,6 +187,7 @@ mod tests {
         ]}));
         let claims = serde_json::json!({"id": 5, "exp": 4_000_000_000_i64});
         let token = sign(&spec, "shop", claims.as_object().unwrap(), Duration::from_secs(60), None).unwrap();
+        assert_eq!(jsonwebtoken::decode_header(&token).unwrap().kid.as_deref(), Some("main"));
         let keys = KeySet::new(spec.tokens.clone());
         let read = keys.claims(&token, 3_999_999_999).unwrap();
         assert_eq!(read.get("id"), Some(&query::Value::Int(5)));

@@ -195,6 +195,13 @@ mod tests {
             (own.clone(), Some(json!({"uid": 1}))),
             (json!({"rule": "and", "clauses": [own, one]}), Some(json!({"uid": 1, "kind": "a"}))),
             (json!({"rule": "or", "clauses": [{"rule": "deny"}, role]}), Some(json!({"org": {"role": "staff"}}))),
+            // Nobody is asked who has no token.
+            (json!({"rule": "not", "clause": {"rule": "authenticated"}}), None),
+            (json!({"rule": "allow", "rowFilter": {"owner": "args.auth.id"}}), Some(json!({"id": 1}))),
+            (
+                json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.op", "f2": "all"}),
+                Some(json!({"id": 1})),
+            ),
         ] {
             assert_eq!(claims(rule.clone()), expected, "{rule}");
         }

@@ -263,6 +263,15 @@ mod tests {
         assert_eq!(parsed("args.atuh.id").unwrap_err(), "unknown path args.atuh, did you mean args.auth?");
         assert_eq!(parsed("args.$set.id").unwrap_err(), "unknown path args.$set, write args.update.$set");
         assert!(parsed("args.result.0").unwrap_err().contains("is not available in rules of tables"));
+        let of_files = parsed_in(Scope::Files, "args.$set.id").unwrap_err();
+        assert!(!of_files.contains("args.update"), "{of_files}");
+    }
+
+    #[test]
+    fn brackets_nest_so_deep() {
+        let nested = |depth: usize| format!("{}args.op{}", "args.auth[".repeat(depth), "]".repeat(depth));
+        assert!(parsed(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(parsed(&nested(MAX_DEPTH + 1)).unwrap_err(), "brackets nest deeper than 8");
     }
 
     #[test]

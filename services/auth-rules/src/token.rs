@@ -390,6 +390,32 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_so_long_at_most() {
+        let of_bytes = |bytes: usize| {
+            let least = built(br#"{"alg":"HS256"}"#, br#"{"id":""}"#, SECRET).len();
+            let pad = (bytes - least) * 3 / 4;
+            let tokens = (pad.saturating_sub(4)..pad + 5).map(|pad| {
+                let claims = format!(r#"{{"id":"{}"}}"#, "x".repeat(pad));
+                built(br#"{"alg":"HS256"}"#, claims.as_bytes(), SECRET)
+            });
+            tokens.into_iter().find(|token| token.len() >= bytes).unwrap()
+        };
+        let longest = of_bytes(MAX_TOKEN_BYTES);
+        assert_eq!(longest.len(), MAX_TOKEN_BYTES);
+        assert!(keys().claims(&longest, 0).is_ok());
+        assert_eq!(keys().claims(&of_bytes(MAX_TOKEN_BYTES + 1), 0).map(|_| ()), Err(TokenError::Malformed));
+        assert_eq!(keys().claims(&of_bytes(MAX_TOKEN_BYTES + 100), 0).map(|_| ()), Err(TokenError::Malformed));
+    }
+
+    #[test]
+    fn a_kept_token_weighs_its_text_its_claims_and_the_grants_that_it_may_hold() {
+        let verified = Arc::new(VerifiedToken::lasting(Object::default()));
+        let weight = |bytes: usize| TokenWeighter.weight(&"x".repeat(bytes).into(), &verified);
+        assert_eq!(weight(1000) - weight(0), 4000);
+        assert_eq!(weight(0), 256 + (GRANTS_MAX * GRANT_BYTES) as u64);
+    }
+
+    #[test]
     fn a_remembered_token_still_expires() {
         let keys = keys();
         let token = built(br#"{"alg":"HS256"}"#, br#"{"id":"u1","exp":1000}"#, SECRET);

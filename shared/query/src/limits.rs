@@ -265,4 +265,14 @@ mod tests {
         budget.field().unwrap();
         assert_eq!(*budget.limits(), limits);
     }
+
+    #[test]
+    fn a_budget_goes_on_from_the_values_that_were_counted() {
+        let limits = Limits { values: 3, ..Limits::default() };
+        let mut budget = Budget::with_values(limits, 2);
+        assert_eq!((*budget.limits(), budget.values()), (limits, 2));
+        budget.row().unwrap();
+        assert_eq!(budget.values(), 3);
+        assert_eq!(budget.row(), Err(Error::TooComplex { what: "values", seen: 4, limit: 3 }));
+    }
 }

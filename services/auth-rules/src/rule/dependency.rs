@@ -119,8 +119,35 @@ fn is_path(path: &Path) -> bool {
 mod tests {
     use serde_json::{Value as Json, json};
 
-    use crate::rule::Parser;
+    use super::depends_on;
+    use crate::{
+        path::{Root, Scope},
+        rule::Parser,
+    };
     use query::{Columns, Operation};
+
+    fn roots(scope: Scope, rule: &Json) -> Vec<Root> {
+        let policy = Parser::default().policy_in(scope, rule, "spec").expect("it is sound");
+        let all = [Root::Auth, Root::Find, Root::Doc, Root::Params, Root::Size];
+        all.into_iter().filter(|root| depends_on(&policy.rule, *root)).collect()
+    }
+
+    #[test]
+    fn a_rule_depends_on_what_its_comparisons_name() {
+        let equal = |f1: &str, f2: &str| json!({"rule": "match", "type": "string", "eval": "==", "f1": f1, "f2": f2});
+        let owner = || equal("args.find.owner", "args.auth.id");
+        for (rule, expected) in [
+            (json!({"rule": "authenticated"}), &[][..]),
+            (equal("args.auth.id", "ann"), &[Root::Auth]),
+            (owner(), &[Root::Auth, Root::Find]),
+            (json!({"rule": "not", "clause": owner()}), &[Root::Auth, Root::Find]),
+            (json!({"rule": "or", "clauses": [{"rule": "deny"}, equal("args.doc.a", "b")]}), &[Root::Doc]),
+        ] {
+            assert_eq!(roots(Scope::Tables, &rule), expected, "{rule}");
+        }
+        let asking = json!({"rule": "func", "service": "mail", "func": "may"});
+        assert_eq!(roots(Scope::Functions, &asking).len(), 5, "it is told all of the request");
+    }
 
     fn depends_on_claims_only(operation: Operation, policy: Json) -> bool {
         let mut parser = Parser::default();

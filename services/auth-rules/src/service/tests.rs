@@ -324,8 +324,8 @@ fn errors_are_reported_with_their_paths() {
             {"kid": "a", "secret": "short", "primary": true},
             {"kid": "a", "secret": "a secret that has thirty-two bytes", "primary": true},
         ], "s3": {"keys": [
-            {"id": "a b", "secret": "short"},
-            {"id": "abc", "secret": "a secret that has thirty-two bytes"},
+            {"id": "a b", "secret": "a secret that has thirty-one by"},
+            {"id": "abc", "secret": "a secret of thirty-two bytes now"},
             {"id": "abc", "secret": "a secret that has thirty-two bytes"},
         ]}})),
         database("music"),
@@ -342,7 +342,7 @@ fn errors_are_reported_with_their_paths() {
         "spec.tokens.0.secret: expected a secret of at least 32 bytes, found 5",
         "spec.tokens.1.kid: duplicate kid a",
         "spec.s3.keys.0.id: invalid id \"a b\": expected 3 to 128 letters, digits, _ and -",
-        "spec.s3.keys.0.secret: expected a secret of at least 32 bytes, found 5",
+        "spec.s3.keys.0.secret: expected a secret of at least 32 bytes, found 31",
         "spec.s3.keys.2.id: duplicate id abc",
         "spec.tokens.1.primary: only one key may be primary",
         "spec.rules.raed: unknown key raed, did you mean read?",
@@ -406,6 +406,7 @@ fn keys_of_another_kind_of_rule_are_warned_of_unless_empty() {
         json!({"rule": "and", "clauses": [equal]}),
         json!({"rule": "or", "clauses": [equal]}),
         json!({"rule": "not", "clause": equal}),
+        json!({"rule": "func", "service": "mail", "func": "may"}),
     ] {
         assert_eq!(warnings(&rule), [""; 0], "{rule}");
     }
@@ -416,6 +417,9 @@ fn keys_of_another_kind_of_rule_are_warned_of_unless_empty() {
         let found = warnings(&json!({"rule": "deny", "value": value}));
         assert_eq!(found, ["spec.rules.read.value: value has no effect in a rule of kind deny"], "{value}");
     }
+    let literal = json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.find.owner", "f2": "auth.id"});
+    let told = "spec.rules.read.f2: \"auth.id\" is compared as a string; write args.auth.id for its value";
+    assert_eq!(warnings(&literal), [told]);
 }
 
 #[test]
@@ -495,6 +499,78 @@ fn keys_that_did_not_change_keep_their_cache() {
     assert!(Arc::ptr_eq(&before.project("shop").unwrap().keys, &after.project("shop").unwrap().keys));
     let other = PolicySet::new(&snapshot(&[project(json!({}))]), None, &before);
     assert!(!Arc::ptr_eq(&before.project("shop").unwrap().keys, &other.project("shop").unwrap().keys));
+}
+
+#[tokio::test]
+async fn a_project_that_comes_without_a_key_gets_one_in_development() {
+    let keys = tempfile::tempdir().unwrap();
+    let (sender, current) = watch::channel(Arc::new(snapshot(&[])));
+    sender.send(Arc::new(snapshot(&[project(json!({}))]))).unwrap();
+    drop(sender);
+    let development = Development { keys: keys.path().to_owned(), token_options: String::new() };
+    let policies = Arc::new(ArcSwap::from_pointee(PolicySet::default()));
+    let config = Config { development: Some(development) };
+    follow(policies.clone(), watch::Sender::new(()), config, current).await;
+    assert_eq!(policies.load().project("shop").unwrap().keys.specs().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_from_another_process_is_answered_as_one_from_this() {
+    let [project, database, table] = shop(json!({"rules": {"read": {"rule": "authenticated"}}}));
+    let spec = json!({"rules": [{"prefix": "/", "read": {"rule": "authenticated"}}]});
+    let files = json!({"kind": "bucket", "meta": {"project": "shop", "id": "files"}, "spec": spec});
+    let authenticated = json!({"rule": "authenticated"});
+    let spec = json!({"worker": {"register": authenticated}, "default": {"rule": authenticated}});
+    let mail = json!({"kind": "service", "meta": {"project": "shop", "id": "mail"}, "spec": spec});
+    let served = service(&snapshot(&[project, database, table, files, mail]));
+    let (project, service) = ("shop".to_owned(), "mail".to_owned());
+    let read = FileAccess {
+        bucket: "files".to_owned(),
+        operation: WireFileOperation::Read.into(),
+        path: Some("a".to_owned()),
+        no_size: true,
+        ..FileAccess::default()
+    };
+    for (token, is_granted) in [(user(), true), (String::new(), false)] {
+        let accesses = vec![access("music", "t", Operation::Read)];
+        let request = AuthorizeRequest { project: "shop".into(), token: token.as_str().into(), accesses };
+        let rows = AuthRules::authorize(&served, Request::new(request)).await;
+        assert_eq!(rows.map(|rows| rows.into_inner().grants.len()).unwrap_or_default(), usize::from(is_granted));
+
+        let request = ReachableRequest { project: project.clone(), token: token.clone() };
+        let reachable = AuthRules::reachable(&served, Request::new(request)).await.unwrap().into_inner();
+        let operations: usize = reachable.tables.iter().map(|table| table.operations.len()).sum();
+        assert_eq!(operations, usize::from(is_granted));
+
+        let (project, token, service) = (project.clone(), token.clone(), service.clone());
+        let request = AuthorizeFilesRequest {
+            project: project.clone(),
+            token: token.clone(),
+            accesses: vec![read.clone()],
+            ..AuthorizeFilesRequest::default()
+        };
+        let granted = AuthRules::authorize_files(&served, Request::new(request)).await;
+        assert_eq!(granted.is_ok_and(|granted| granted.into_inner().verdicts.len() == 1), is_granted);
+
+        let (access, seconds) = (Some(read.clone()), 60);
+        let request = SignFileRequest { project: project.clone(), token: token.clone(), access, seconds };
+        let signed = AuthRules::sign_file(&served, Request::new(request)).await;
+        assert_eq!(signed.is_ok_and(|signed| signed.into_inner().signature.is_some()), is_granted);
+
+        let request = AuthorizeCallRequest {
+            project: project.clone(),
+            token: token.clone(),
+            service: service.clone(),
+            function: "send".to_owned(),
+            params: "{}".into(),
+        };
+        let called = AuthRules::authorize_call(&served, Request::new(request)).await;
+        assert_eq!(called.is_ok_and(|called| called.into_inner().grant.is_some()), is_granted);
+
+        let request = AuthorizeWorkerRequest { project, token, service };
+        let registered = AuthRules::authorize_worker(&served, Request::new(request)).await;
+        assert_eq!(registered.is_ok_and(|registered| registered.into_inner().grant.is_some()), is_granted);
+    }
 }
 
 #[tokio::test]
