@@ -28,13 +28,20 @@ const CARRIED: [(&str, &str); 9] = [
 /// Path of the contracts for clients.
 const PUBLIC: &str = "perigee/api";
 
+/// Path of the contracts of the predecessor.
+const PREDECESSOR: &str = "predecessor";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=perigee");
+    println!("cargo:rerun-if-changed=predecessor");
     println!("cargo:rerun-if-changed=build");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let public = protox::compile(contracts(Path::new(PUBLIC))?, ["."])?;
     fs::write(out.join("public.bin"), prost::Message::encode_to_vec(&public))?;
     tonic_prost_build::configure().bytes(".perigee.api.v1").compile_fds(public)?;
+
+    let predecessor = protox::compile(contracts(Path::new(PREDECESSOR))?, ["."])?;
+    tonic_prost_build::configure().bytes(".proto").compile_fds(predecessor)?;
 
     let internal: Vec<PathBuf> =
         contracts(Path::new("perigee"))?.into_iter().filter(|path| !path.starts_with(PUBLIC)).collect();

@@ -35,8 +35,9 @@ use crate::{
     error,
     http::{API_PREFIX, answer, guarded, plain_segment},
 };
-pub(crate) use delete::remove;
+pub(crate) use delete::{IS_FOLDER, remove};
 pub(crate) use download::{FileParts, Streamed, open, paced};
+pub(crate) use form::{child, make as make_folder};
 pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
 pub(crate) use operate::{CopyKind, Transfer, transfer};
 use parameters::FileParameters;

@@ -36,7 +36,8 @@ use crate::{
     catalogue::{Project, ProjectRef},
     error, files, graphql, grpc,
     http::{GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, SendBudget, TRACEPARENT, Ticket, answer, cors, current, guarded},
-    legacy, openapi, pages, rest,
+    legacy::{self, grpc::ToldStatus},
+    openapi, pages, rest,
 };
 
 /// HTTP service of the public port.
@@ -217,7 +218,7 @@ impl FrontState {
                 Some(Handler::Graphql(_) | Handler::Table(_)) => false,
                 None => rest::is_call(path),
             },
-            Protocol::Grpc | Protocol::GrpcWeb => grpc::is_of_large_file(path),
+            Protocol::Grpc | Protocol::GrpcWeb => grpc::has_own_time(path),
         };
         let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
@@ -437,24 +438,27 @@ fn encoding(request: &Request) -> Option<String> {
 
 /// A gRPC request through its routes, unless there is no room for it or its answer.
 async fn call_grpc(services: &grpc::Services, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
-    let version = request.version();
+    let (version, path) = (request.version(), request.uri().clone());
     let connection = admission.as_ref().and_then(|admission| admission.connection.as_ref());
     if let Some(connection) = connection.filter(|_| grpc::is_of_connection(request.uri().path())).cloned() {
         request.extensions_mut().insert(connection);
     }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
         Ok(response) => response,
-        Err(fault) => grpc::refused(fault),
+        Err(fault) => grpc::refused_at(path.path(), fault),
     };
     let Some(GrpcAdmission { ticket, budget, connection }) = admission else { return response };
     match ticket.refusal() {
-        Some(fault) => grpc::refused(fault),
+        Some(fault) => grpc::refused_at(path.path(), fault),
         None => budget.track(response, version, connection.as_ref()).unwrap_or_else(grpc::refused),
     }
 }
 
 /// The HTTP status of an answer, or the one that goes with the status of a gRPC answer.
 fn status(response: &Response) -> u16 {
+    if let Some(ToldStatus(status)) = response.extensions().get() {
+        return *status;
+    }
     match response.extensions().get::<tonic::Status>() {
         Some(status) if status.code() != tonic::Code::Ok => Fault::from(status.clone()).code.http(),
         _ => response.status().as_u16(),

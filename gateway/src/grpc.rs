@@ -1,20 +1,22 @@
 //! gRPC and grpc-web: `perigee.api.v1.Data`, `Files` and `Functions`, with health and reflection.
 
-mod accept;
+pub(crate) mod accept;
 mod data;
 mod files;
 mod functions;
 mod select;
-mod unary;
+pub(crate) mod unary;
+pub(crate) mod upload;
 mod value;
 mod watch;
 mod work;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, response::Response};
 use futures::FutureExt;
 use http::{HeaderValue, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mesh::{Code, Fault};
 use proto::api::v1::{
     data_server::{self, DataServer},
@@ -25,7 +27,8 @@ use query::function::MESSAGE_BYTES;
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
 
-use crate::Service;
+use crate::{Service, error, http::body, legacy};
+pub(crate) use files::{broken_off, pieces};
 
 /// Path of the methods of [`DataServer`].
 const DATA_PATH: &str = "/perigee.api.v1.Data/";
@@ -42,6 +45,8 @@ const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// Bytes of a worker's message: the largest answer that a function may have, and what is around it. One over it would end all
 /// calls of the worker.
 const WORKER_MESSAGE_BYTES: usize = MESSAGE_BYTES as usize + (64 << 10);
+/// Bytes around a message that are no payload of the project.
+const MESSAGE_FRAMING: usize = 64 * 1024;
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -53,8 +58,12 @@ pub struct Services {
     files: FilesServer<files::Files>,
     functions: FunctionsServer<functions::Functions>,
     workers: FunctionsServer<functions::Functions>,
+    /// What clients of the predecessor speak.
+    legacy: legacy::grpc::Server,
     /// Bytes that a message may have.
     limit: usize,
+    /// Until when a message has to be there.
+    time: Duration,
     others: axum::Router,
 }
 
@@ -75,11 +84,20 @@ impl Services {
             .max_encoding_message_size(usize::MAX);
         let functions =
             FunctionsServer::from_arc(functions).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
-        Self { data, handlers, files, functions, workers, limit, others: others() }
+        let legacy = legacy::grpc::Server::new(service);
+        let time = service.config().time;
+        Self { data, handlers, files, functions, workers, legacy, limit, time, others: others() }
     }
 
     /// The answer to a request.
     pub async fn answer(&self, request: Request) -> Response {
+        let request = match has_own_time(request.uri().path()) {
+            true => match Box::pin(self.begun(request)).await {
+                Ok(request) => request,
+                Err(fault) => return refused(fault),
+            },
+            false => request,
+        };
         let path = request.uri().path();
         let method = path.strip_prefix(DATA_PATH);
         if method == Some(READ) && !request.headers().contains_key(unary::ENCODING) {
@@ -100,8 +118,27 @@ impl Services {
             let Ok(response) = self.functions.clone().call(request).await;
             return with_fault_code(response);
         }
+        if path.strip_prefix(legacy::grpc::PATH).is_some_and(is_method) {
+            return with_fault_code(self.legacy.answer(request).await);
+        }
         let Ok(response) = self.others.clone().oneshot(request).await;
         response
+    }
+
+    /// A request that takes as long as its handler says, with its message, which has to be there in time; what is told of an
+    /// upload is whether it has ended.
+    async fn begun(&self, request: Request) -> Result<Request, Fault> {
+        if upload::is_upload(request.uri().path()) {
+            return Ok(upload::watched(request));
+        }
+        let (head, body) = request.into_parts();
+        let read = tokio::time::timeout(self.time, Limited::new(body, self.limit + MESSAGE_FRAMING).collect()).await;
+        let read = read.map_err(|_| Fault::new(Code::Deadline, "the message did not come in time"))?;
+        let read = read.map_err(|cause| match cause.is::<LengthLimitError>() {
+            true => body::too_large(self.limit, None),
+            false => error::bad_request(format!("the message broke off: {cause}")),
+        })?;
+        Ok(Request::from_parts(head, Body::from(read.to_bytes())))
     }
 
     /// The answer to a read.
@@ -121,14 +158,15 @@ impl Services {
     }
 }
 
-/// Whether `path` is of a call that takes as long as its file is large.
-pub fn is_of_large_file(path: &str) -> bool {
+/// Whether `path` is of a call that takes as long as its file is large, or its handler says.
+pub fn has_own_time(path: &str) -> bool {
     path.strip_prefix(FILES_PATH).is_some_and(|method| OF_LARGE_FILES.contains(&method))
+        || legacy::grpc::has_own_time(path)
 }
 
 /// Whether `path` is of a method that counts for the connection of its caller.
 pub fn is_of_connection(path: &str) -> bool {
-    path == WATCH_PATH || path == WORK_PATH
+    path == WATCH_PATH || path == WORK_PATH || legacy::grpc::is_of_connection(path)
 }
 
 fn is_method(name: &str) -> bool {
@@ -163,6 +201,14 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
+/// `fault` as the answer to the request to `path`.
+pub fn refused_at(path: &str, fault: Fault) -> Response {
+    match legacy::grpc::is_told(path) {
+        true => legacy::grpc::refused(fault),
+        false => refused(fault),
+    }
+}
+
 /// `fault` as the answer to a gRPC request.
 pub fn refused(fault: Fault) -> Response {
     let is_later = matches!(fault.code, Code::TooMany | Code::Unavailable);
@@ -174,7 +220,7 @@ pub fn refused(fault: Fault) -> Response {
 }
 
 /// The status of a fault. A denial carries no details: one that hides another fault has none.
-fn status(mut fault: Fault) -> Status {
+pub(crate) fn status(mut fault: Fault) -> Status {
     if fault.code.is_denial() {
         fault.details.clear();
     }
@@ -203,7 +249,7 @@ fn with_fault_code(response: http::Response<tonic::body::Body>) -> Response {
 }
 
 /// The fault of what tonic says of a message that it could not take; `None` of any other status.
-fn wire_fault(status: &Status) -> Option<Fault> {
+pub(crate) fn wire_fault(status: &Status) -> Option<Fault> {
     if !status.details().is_empty() {
         return None;
     }

@@ -1,5 +1,6 @@
-//! What clients of the predecessor alone speak: its socket of JSON messages.
+//! What clients of the predecessor alone speak: its socket of JSON messages, and its gRPC service.
 
+pub mod grpc;
 mod message;
 mod session;
 mod subscription;
@@ -12,6 +13,7 @@ use axum::{
     routing::get,
 };
 use http::HeaderMap;
+use mesh::{Code, Fault};
 
 use self::session::JsonSession;
 use crate::{
@@ -38,5 +40,16 @@ async fn open(
     match Box::pin(accepted).await {
         Ok(accepted) => accepted.serve(|state| JsonSession::new(state, caller.token.clone())),
         Err(fault) => answer::fault(&fault, &caller.call),
+    }
+}
+
+/// What clients know as the error of a request without a token.
+const NO_TOKEN: &str = "token contains an invalid number of segments";
+
+/// The text of a fault as clients know it.
+fn error_text(fault: &Fault, has_token: bool) -> &str {
+    match fault.code {
+        Code::Unauthenticated if !has_token => NO_TOKEN,
+        _ => &fault.message,
     }
 }

@@ -29,8 +29,8 @@ use crate::{
     plan::{RequestPlanner, TableRef},
 };
 pub use body_shape::ReadCache;
-pub(crate) use call::is_call;
-use fields::Fields;
+pub(crate) use call::{call_by_fields, is_call};
+pub(crate) use fields::Fields;
 
 const TRUNCATED: HeaderName = HeaderName::from_static("x-perigee-truncated");
 
@@ -182,25 +182,52 @@ async fn read_rows(
         // Kept out of the futures of all others.
         None => Box::pin(plan_read(RequestPlanner::new(service, caller, project), table_ref, &body)).await?,
     };
-    let wanted = read.node.shape;
-    let answers = service.edge().read(caller, &project, vec![read]).await?;
-    let Some(ReadResult { json, truncated, .. }) = answers.into_iter().next() else {
+    let ReadResult { json, truncated, .. } = executed(service, caller, &project, read).await?;
+    Ok(rows(&json, truncated))
+}
+
+/// The answer to the read that the fields of a request ask for.
+pub(crate) async fn read_by_fields(
+    service: &Service,
+    caller: &Caller,
+    (table_ref, found): (TableRef<'_>, Option<Arc<Project>>),
+    fields: Fields,
+) -> Result<ReadResult, Fault> {
+    let planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
+    let (project, read) = planned(planner, table_ref, fields).await?;
+    executed(service, caller, &project, read).await
+}
+
+async fn executed(service: &Service, caller: &Caller, project: &Project, read: Read) -> Result<ReadResult, Fault> {
+    let (wanted, table) = (read.node.shape, read.table.clone());
+    let answers = service.edge().read(caller, project, vec![read]).await?;
+    let Some(answer) = answers.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a read"));
     };
-    if wanted == Shape::One && json == "null" {
-        return Err(Fault::new(Code::NotFound, format!("no row of table {} passes", table_ref.table)));
+    if wanted == Shape::One && answer.json == "null" {
+        return Err(Fault::new(Code::NotFound, format!("no row of table {table} passes")));
     }
-    Ok(rows(&json, truncated))
+    Ok(answer)
 }
 
 /// The read that a body asks for, which is kept for others of its shape.
 async fn plan_read(
-    mut planner: RequestPlanner<'_>,
+    planner: RequestPlanner<'_>,
     table_ref: TableRef<'_>,
     body: &[u8],
 ) -> Result<(Arc<Project>, Read), Fault> {
     let service = planner.service();
-    let wanted = request::read(parsed(service, body)?)?;
+    let (project, read) = planned(planner, table_ref, parsed(service, body)?).await?;
+    service.rest_reads().keep(&project, table_ref, body, &read);
+    Ok((project, read))
+}
+
+async fn planned(
+    mut planner: RequestPlanner<'_>,
+    table_ref: TableRef<'_>,
+    fields: Fields,
+) -> Result<(Arc<Project>, Read), Fault> {
+    let wanted = request::read(fields)?;
     let planned = planner
         .plan(table_ref, Operation::Read, |parser, table, budget| {
             let filter = parser.filter(table, &wanted.find, budget)?;
@@ -216,7 +243,6 @@ async fn plan_read(
         })
         .await?;
     let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
-    service.rest_reads().keep(&planned.project, table_ref, body, &read);
     Ok((planned.project, read))
 }
 
@@ -240,8 +266,27 @@ async fn write_rows(
     operation: Operation,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
-    let mut fields = fields(service, planner.project(), body).await?;
+    let planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
+    let fields = fields(service, planner.project(), body).await?;
+    let Some(WriteResult { affected, rows }) = write_by_fields(planner, caller, table_ref, operation, fields).await?
+    else {
+        return Ok(answer::json(StatusCode::OK, "{}"));
+    };
+    let mut body = format!("{{\"affected\":{affected},\"result\":").into_bytes();
+    body.extend_from_slice(&rows);
+    body.push(b'}');
+    Ok(answer::json(StatusCode::OK, body))
+}
+
+/// Writes what the fields of a request ask for; what was written, where they ask for that.
+pub(crate) async fn write_by_fields(
+    mut planner: RequestPlanner<'_>,
+    caller: &Caller,
+    table_ref: TableRef<'_>,
+    operation: Operation,
+    mut fields: Fields,
+) -> Result<Option<WriteResult>, Fault> {
+    let service = planner.service();
     let returning = request::returning(&mut fields)?;
     let wanted = request::write(operation, fields)?;
     let planned = planner
@@ -255,14 +300,7 @@ async fn write_rows(
     let Some(written) = written.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a write"));
     };
-    let WriteResult { affected, rows } = written?;
-    if returning.is_none() {
-        return Ok(answer::json(StatusCode::OK, "{}"));
-    }
-    let mut body = format!("{{\"affected\":{affected},\"result\":").into_bytes();
-    body.extend_from_slice(&rows);
-    body.push(b'}');
-    Ok(answer::json(StatusCode::OK, body))
+    Ok(Some(written?).filter(|_| returning.is_some()))
 }
 
 /// Writes a batch in one transaction; an empty one does nothing.
@@ -273,8 +311,21 @@ async fn write_batch(
     database: &str,
     body: Body,
 ) -> Result<Response, Fault> {
-    let mut planner = RequestPlanner::begin(service, caller, project.into()).await?;
-    let items = request::batch(fields(service, planner.project(), body).await?)?;
+    let planner = RequestPlanner::begin(service, caller, project.into()).await?;
+    let fields = fields(service, planner.project(), body).await?;
+    write_batch_by_fields(planner, caller, (project, database), fields).await?;
+    Ok(answer::json(StatusCode::OK, "{}"))
+}
+
+/// Writes the batch that the fields of a request ask for.
+pub(crate) async fn write_batch_by_fields(
+    mut planner: RequestPlanner<'_>,
+    caller: &Caller,
+    (project, database): (&str, &str),
+    fields: Fields,
+) -> Result<(), Fault> {
+    let service = planner.service();
+    let items = request::batch(fields)?;
     let mut mutations = Vec::with_capacity(items.len());
     let mut newest = None;
     for item in &items {
@@ -296,5 +347,5 @@ async fn write_batch(
             written?;
         }
     }
-    Ok(answer::json(StatusCode::OK, "{}"))
+    Ok(())
 }

@@ -11,11 +11,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use bytes::Bytes;
+use futures::{Sink, Stream};
 use http::{HeaderMap, header};
 use hyper::upgrade::OnUpgrade;
-use mesh::{Call, Code, Fault, telemetry::Gauge};
+use mesh::{Call, Code, Fault, listener::Connection, telemetry::Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tungstenite::Utf8Bytes;
+use tungstenite::{Message, Utf8Bytes};
 
 pub use self::{
     closing::Closing,
@@ -224,6 +225,52 @@ impl AcceptedSocket {
             drop(open);
         });
         response
+    }
+}
+
+/// A connection that another protocol carries, which is accepted.
+pub struct AcceptedStream {
+    /// Bytes that a message may have.
+    pub most_bytes: usize,
+    state: SocketState,
+    connection: Arc<Connection>,
+    open: OpenSocket,
+}
+
+/// Accepts a connection of `caller` to a project, whose messages a stream of another protocol carries over `connection`.
+///
+/// Errors: of the project; there are too many.
+pub async fn accept_stream(
+    service: &Service,
+    caller: &Caller,
+    project: String,
+    connection: Arc<Connection>,
+) -> Result<AcceptedStream, Fault> {
+    let (found, peer) = (service.edge().project(caller, (&*project).into()).await?, Some(connection.peer.ip()));
+    let quota = quota(service, caller, &found, peer).await?;
+    let open = OpenSocket::new(service)?;
+    let most_bytes = body::limit(service.config(), Some(&found));
+    let state = SocketState::new(service, caller, (project, peer), quota);
+    Ok(AcceptedStream { most_bytes, state, connection, open })
+}
+
+impl AcceptedStream {
+    /// Serves its client, whose messages come and go by `transport`, as [`AcceptedSocket::serve`] does.
+    pub fn serve<S: SocketSession>(
+        self,
+        transport: (
+            impl Sink<Message> + Send + Unpin + 'static,
+            impl Stream<Item = tungstenite::Result<Message>> + Send + Unpin + 'static,
+        ),
+        begin: impl FnOnce(SocketState) -> S,
+    ) {
+        let Self { state, connection, open, .. } = self;
+        let tasks = state.service.tasks().clone();
+        let session = begin(state);
+        tasks.spawn_until_drain("stream", async move {
+            Box::pin(connection::run(session, transport, connection::Carrier::Stream(connection))).await;
+            drop(open);
+        });
     }
 }
 

@@ -65,3 +65,9 @@ pub mod api {
     /// Descriptors of the public services, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public.bin"));
 }
+
+/// What clients of the predecessor speak.
+#[allow(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from commented contracts")]
+pub mod predecessor {
+    tonic::include_proto!("proto");
+}

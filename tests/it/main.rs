@@ -53,4 +53,5 @@ mod row_changes;
 mod schemas;
 mod shop;
 mod socket_limits;
+mod space_cloud;
 mod workspace;

@@ -9,7 +9,10 @@ use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
 use prost::Message;
-use proto::api::v1::{self as api, files_client::FilesClient};
+use proto::{
+    api::v1::{self as api, files_client::FilesClient},
+    predecessor::space_cloud_client::SpaceCloudClient,
+};
 use serde_json::{Value, json};
 use tonic::{Status, metadata::AsciiMetadataValue, transport::Channel};
 use tonic_types::StatusExt;
@@ -346,6 +349,11 @@ impl Client {
     /// A client of `perigee.api.v1.Files`; tokens go with the requests.
     pub fn files(&self) -> FilesClient<Channel> {
         FilesClient::new(self.channel.clone())
+    }
+
+    /// A client of the predecessor's service; tokens go with the requests.
+    pub fn space_cloud(&self) -> SpaceCloudClient<Channel> {
+        SpaceCloudClient::new(self.channel.clone())
     }
 
     /// A request of gRPC with the token.

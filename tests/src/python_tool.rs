@@ -21,6 +21,19 @@ pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<String> {
     tool::output(command, TIMEOUT).await
 }
 
+/// What the script of `tests/python` for the predecessor's client prints, which has to succeed.
+///
+/// # Panics
+/// When `TEST_SPACE_API_PYTHON` is not set: a test that needs a tool fails when there is none.
+pub async fn space_api(arguments: &[&str]) -> anyhow::Result<String> {
+    let python =
+        std::env::var_os("TEST_SPACE_API_PYTHON").expect("TEST_SPACE_API_PYTHON names a Python with the client");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python/space_api_client.py");
+    let mut command = Command::new(python);
+    command.arg("-B").arg(script).args(arguments);
+    tool::output(command, TIMEOUT).await
+}
+
 /// What a program of the packages of `tests/python` prints, which has to succeed.
 ///
 /// # Panics

@@ -17,6 +17,8 @@ use crate::{
     http::{answer, body},
 };
 
+/// What is said where a folder is to be deleted as a file.
+pub(crate) const IS_FOLDER: &str = "cannot delete the folder";
 /// Most paths of one request.
 const PATHS_MAX: usize = 1000;
 
@@ -53,7 +55,7 @@ pub(crate) async fn remove(
     match deleted.map_err(Fault::from) {
         // Told of a folder that is meant as a file. The text is known to clients of earlier servers.
         Err(fault) if fault.code == Code::BadRequest && fault.message.ends_with(" is a folder") => {
-            Err(error::bad_request("cannot delete the folder"))
+            Err(error::bad_request(IS_FOLDER))
         }
         deleted => deleted.map(drop),
     }

@@ -21,7 +21,7 @@ use query::{
 };
 
 use super::{
-    FilesRequest, conditional, missing_part, precondition,
+    FilesRequest, ProjectFiles, conditional, missing_part, precondition,
     project_files::access,
     target::FileTarget,
     upload::{self, MESSAGE_BYTES, Put, Sending, TakenAhead},
@@ -152,15 +152,24 @@ async fn make_folder(request: &FilesRequest<'_>, fields: &FormFields) -> Result<
     if let Some(name) = fields.get("name") {
         target.path = child(&target.path, name)?;
     }
-    let meta = fields.meta()?;
-    let grant = request.files.grant(FileAccess { meta, ..access(&target, FileOperation::Create) }).await?;
-    let message = MakeFolderRequest { grant, needs_parent: !makes_parents };
-    request.files.service.mesh().storage().make_folder(&request.files.caller.call, message).await?;
+    make(&request.files, &target, !makes_parents, fields.meta()?).await?;
     Ok(answer::json(StatusCode::OK, "{}"))
 }
 
+/// Makes a folder that the caller may create, with metadata that was checked.
+pub(crate) async fn make(
+    files: &ProjectFiles,
+    target: &FileTarget,
+    needs_parent: bool,
+    meta: String,
+) -> Result<(), Fault> {
+    let grant = files.grant(FileAccess { meta, ..access(target, FileOperation::Create) }).await?;
+    files.service.mesh().storage().make_folder(&files.caller.call, MakeFolderRequest { grant, needs_parent }).await?;
+    Ok(())
+}
+
 /// `name` in a folder. Errors: it is no name of one segment. The text is known to clients of earlier servers.
-fn child(folder: &FilePath, name: &str) -> Result<FilePath, Fault> {
+pub(crate) fn child(folder: &FilePath, name: &str) -> Result<FilePath, Fault> {
     folder.child(name).map_err(|error| error::bad_request(format!("invalid file name: {error}")))
 }
 

@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     accept::{accepted, required},
-    status, wire_fault,
+    status,
+    upload::UploadEnd,
+    wire_fault,
 };
 use crate::{
     Service, error,
@@ -127,7 +129,7 @@ impl Files {
         };
         let files = self.files((metadata.as_ref(), &extensions), &header, &header.project).await?;
         let file = new_file(&files, header)?;
-        let mut body = Body::from_stream(data(messages));
+        let mut body = Body::from_stream(UploadEnd::of(&extensions).checked(data(messages)));
         let PutResponse { entry, created, .. } = Box::pin(files::write(&files, file, &mut body)).await?;
         Ok(api::FileInfo { created, ..told(entry.ok_or_else(no_entry)?) })
     }
@@ -156,12 +158,12 @@ fn data(messages: Streaming<api::PutRequest>) -> impl Stream<Item = Result<Bytes
 }
 
 /// `data` in pieces, which share their memory.
-fn pieces(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+pub(crate) fn pieces(mut data: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || (!data.is_empty()).then(|| data.split_to(data.len().min(PIECE_BYTES))))
 }
 
 /// Why a stream of a client breaks off.
-fn broken_off(status: Status) -> Fault {
+pub(crate) fn broken_off(status: Status) -> Fault {
     wire_fault(&status).unwrap_or_else(|| error::bad_request("the stream broke off"))
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bytes that an id, a type or a name may have: replies repeat them.
-const NAME_BYTES_MAX: usize = 256;
+pub const NAME_BYTES_MAX: usize = 256;
 
 /// The reply to what is no message, before the connection is closed.
 pub const UNREADABLE: &str = r#"{"type":"unknown","data":{"error":"invalid request sent"},"id":"0"}"#;

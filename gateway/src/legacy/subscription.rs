@@ -22,8 +22,6 @@ use crate::{
 
 /// Bytes of collected rows that are counted at once.
 const COUNT_STEP: usize = 64 * 1024;
-/// What clients know as the error of a request without a token.
-const NO_TOKEN: &str = "token contains an invalid number of segments";
 
 /// A live query that has begun.
 struct Begun {
@@ -232,10 +230,7 @@ impl LiveSubscription {
 
     /// Tells that there is no live query, and waits until that is written: until then it has its id.
     async fn refuse(&self, slot: AnswerSlot, fault: &Fault) {
-        let error = match fault.code {
-            Code::Unauthenticated if self.subscription.token.is_empty() => NO_TOKEN,
-            _ => &fault.message,
-        };
+        let error = super::error_text(fault, !self.subscription.token.is_empty());
         let text = self.head.refused(&self.query, error);
         let written = match slot.send(text.clone()).await {
             Ok(written) => written,

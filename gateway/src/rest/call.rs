@@ -94,13 +94,25 @@ async fn call(
         Ok::<_, Fault>((project, fields))
     };
     own.call.deadline = Some(Instant::now() + service.config().time);
-    let (project, mut fields) = guarded(&own.call, pin!(request)).await??;
+    let (project, fields) = guarded(&own.call, pin!(request)).await??;
+    call_by_fields(service, &own, &project, (name, function), fields).await
+}
+
+/// The answer of the function that the fields of a request call.
+pub(crate) async fn call_by_fields(
+    service: &Service,
+    caller: &Caller,
+    project: &Project,
+    (name, function): (String, String),
+    mut fields: Fields,
+) -> Result<FunctionAnswer, Fault> {
     let timeout = timeout(&mut fields)?;
     let mut params = Vec::new();
     fields.take("params").unwrap_or(Value::Null).write_json(&mut params);
-    own.call.deadline = Some(Instant::now() + limit(&project, &name, &function, timeout) + GRACE);
+    let mut own = caller.clone();
+    own.call.deadline = Some(Instant::now() + limit(project, &name, &function, timeout) + GRACE);
     let call = FunctionCall { service: name, function, params: params.into(), timeout };
-    let answered = pin!(service.edge().call_function(&own, &project, call));
+    let answered = pin!(service.edge().call_function(&own, project, call));
     guarded(&own.call, answered).await?
 }
 

@@ -2,8 +2,8 @@
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use futures::{Sink, Stream, StreamExt};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh::listener;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -54,7 +54,9 @@ pub async fn serve(session: impl SocketSession, upgraded: OnUpgrade, most: usize
     let Ok(upgraded) = upgraded.await else { return };
     let reads = BoundedReads::new(TokioIo::new(upgraded), session.state().incomplete.clone(), time);
     let socket = WebSocketStream::from_raw_socket(reads, Role::Server, Some(transport(most))).await;
-    Box::pin(run(session, socket)).await;
+    let peer = (session.state().peer.unwrap_or(IpAddr::from([0; 4])), 0).into();
+    let carrier = Carrier::Socket(Arc::new(listener::Connection::new(peer)));
+    Box::pin(run(session, socket.split(), carrier)).await;
 }
 
 /// Limits of a connection whose messages have `most` bytes.
@@ -68,12 +70,27 @@ pub fn transport(most: usize) -> WebSocketConfig {
         .max_frame_size(Some(most))
 }
 
-async fn run(mut session: impl SocketSession, socket: WebSocketStream<BoundedReads<TokioIo<Upgraded>>>) {
-    let (sink, mut messages) = socket.split();
+/// What carries the messages of a connection.
+pub enum Carrier {
+    /// A socket of its own.
+    Socket(Arc<listener::Connection>),
+    /// A stream, one of several on a connection: what its client is told may follow the end of what the client says.
+    Stream(Arc<listener::Connection>),
+}
+
+/// Serves the client of `session`, whose messages come and go by what is given, likewise.
+pub async fn run(
+    mut session: impl SocketSession,
+    (sink, mut messages): (impl Sink<Message> + Unpin, impl Stream<Item = tungstenite::Result<Message>> + Unpin),
+    carrier: Carrier,
+) {
+    let (connection, is_told_after) = match carrier {
+        Carrier::Socket(connection) => (connection, false),
+        Carrier::Stream(connection) => (connection, true),
+    };
     let state = session.state();
     let (budget, config) = (state.service.send_budget().clone(), state.service.config());
-    let peer = (state.peer.unwrap_or(IpAddr::from([0; 4])), 0).into();
-    let progress = SocketProgress::new(Arc::new(listener::Connection::new(peer)));
+    let progress = SocketProgress::new(connection);
     let (outgoing, queued) = outgoing::queues(budget, progress, config.socket_bytes);
     let mut writer = pin!(outgoing::write(sink, queued, config.write_timeout));
     let end = tokio::select! {
@@ -86,7 +103,7 @@ async fn run(mut session: impl SocketSession, socket: WebSocketStream<BoundedRea
     let is_written = match end {
         End::Broken => return,
         // What the client is told is written when it is read from.
-        End::ByClient => true,
+        End::ByClient => !is_told_after,
         End::ByServer(closing) => {
             if outgoing.replies.try_send(closing.into()).is_err() {
                 return;
