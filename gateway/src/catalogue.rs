@@ -44,6 +44,8 @@ pub struct Project {
     pub buckets: Vec<Arc<BucketSettings>>,
     /// Its services, in the order of their resources.
     pub services: Vec<Arc<ServiceSettings>>,
+    /// Whether callers may queue custom events of some type.
+    pub has_events: bool,
     /// Changes whenever the settings or a schema do: what is planned under one version is void under another.
     pub version: u64,
 }
@@ -354,6 +356,7 @@ mod tests {
             databases: databases.iter().map(database).collect(),
             buckets: Vec::new(),
             services: Vec::new(),
+            has_events: false,
             version: 1,
         }
     }

@@ -5,6 +5,7 @@
 mod disclosure;
 mod files;
 mod functions;
+mod queue;
 mod shares;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) use files::Credential;
 use functions::CallLimit;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
 pub use proto::crud::Answer as ReadResult;
+pub(crate) use queue::{CustomEvent, QueuedEvents};
 use shares::Shares;
 
 /// Identity and call context of a request.

@@ -123,6 +123,7 @@ impl Follower {
         let mut changed = Vec::new();
         for (id, spec, databases) in projects(snapshot) {
             let (buckets, services) = (buckets(snapshot, &id), services(snapshot, &id));
+            let has_events = snapshot.of_kind("event").any(|document| document.name("project") == Some(id.as_str()));
             let known = before.get(&id);
             let now = known.map(|entry| entry.now.load_full());
             let databases = with_schemas(databases, now.as_deref());
@@ -131,12 +132,14 @@ impl Follower {
                 && now.databases == databases
                 && now.buckets == buckets
                 && now.services == services
+                && now.has_events == has_events
             {
                 entries.insert(id, entry.clone());
                 continue;
             }
             let version = self.catalogue.next_version();
-            let project = Project { id: id.as_str().into(), spec, databases, buckets, services, version };
+            let project =
+                Project { id: id.as_str().into(), spec, databases, buckets, services, has_events, version };
             let entry = match known {
                 Some(entry) => {
                     entry.now.store(Arc::new(project));

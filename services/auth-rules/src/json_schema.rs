@@ -2,6 +2,7 @@
 
 use mesh::resources::PartSchemas;
 use query::{
+    event::{Event, EventMeta},
     function::{Service, ServiceMeta},
     resources::{Bucket, BucketMeta, TableLink, TableMeta},
 };
@@ -74,6 +75,17 @@ pub fn service(generator: &mut SchemaGenerator) -> PartSchemas {
     if let Some(register) = register {
         let description = "Who may register as a worker; absent: in development everybody, else nobody.";
         *register = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": description });
+    }
+    PartSchemas { meta, spec }
+}
+
+/// Schemas of `meta` and `spec` of an event.
+pub fn event(generator: &mut SchemaGenerator) -> PartSchemas {
+    let (meta, spec) = (generator.subschema_for::<EventMeta>(), generator.subschema_for::<Event>());
+    let definitions = generator.definitions_mut();
+    add_anonymous_policy(definitions);
+    if let Some(rule) = definitions.get_mut("Event").and_then(|event| event.pointer_mut("/properties/rule")) {
+        *rule = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": "Who may queue it; absent: nobody." });
     }
     PartSchemas { meta, spec }
 }

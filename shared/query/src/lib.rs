@@ -11,6 +11,7 @@ mod concern;
 pub mod datetime;
 mod equality;
 mod error;
+pub mod event;
 pub mod file;
 mod filter;
 mod filter_index;
