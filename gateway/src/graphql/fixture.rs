@@ -107,6 +107,7 @@ fn project(databases: Vec<Database>) -> Arc<Project> {
         databases,
         buckets: Vec::new(),
         services: Vec::new(),
+        hooks: Arc::default(),
         has_events: false,
         version: 1,
     })

@@ -4,6 +4,7 @@ use mesh::resources::PartSchemas;
 use query::{
     event::{Event, EventMeta},
     function::{Service, ServiceMeta},
+    hook::BeforeWrites,
     resources::{Bucket, BucketMeta, TableLink, TableMeta},
 };
 use schemars::{SchemaGenerator, json_schema};
@@ -23,6 +24,7 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
     definitions.insert("ColumnSets".to_owned(), column_sets());
     let mode = mode();
     let link = generator.subschema_for::<TableLink>();
+    let before = generator.subschema_for::<BeforeWrites>();
     let rules: Map<String, Json> =
         OPERATIONS.iter().map(|operation| (operation.name().to_owned(), json!({ "$ref": "#/$defs/Policy" }))).collect();
     let spec = json_schema!({
@@ -37,6 +39,7 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
             },
             "columns": { "$ref": "#/$defs/ColumnSets" },
             "mode": mode,
+            "before": before,
             "links": {
                 "type": ["object", "null"],
                 "description": "Relations to other tables, by name; one of a foreign key that has the name is replaced.",
