@@ -4,6 +4,7 @@ mod check;
 mod follow;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,8 @@ use proto::{
     crud::{Database as Described, DescribeRequest, DescribeResponse},
 };
 use query::{
-    Schema, function,
+    Operation, Schema, function,
+    hook::{BeforeWrites, Hook},
     resources::{self, Engine},
 };
 use tokio::sync::{Mutex, watch};
@@ -44,9 +46,20 @@ pub struct Project {
     pub buckets: Vec<Arc<BucketSettings>>,
     /// Its services, in the order of their resources.
     pub services: Vec<Arc<ServiceSettings>>,
+    /// Functions that are asked before rows are written, by database and table; `default`: before those of tables without a
+    /// document of their own.
+    pub hooks: Arc<Hooks>,
+    /// Whether callers may queue custom events of some type.
+    pub has_events: bool,
     /// Changes whenever the settings or a schema do: what is planned under one version is void under another.
     pub version: u64,
 }
+
+/// Hooks by database and table.
+pub type Hooks = BTreeMap<(String, String), BeforeWrites>;
+
+/// The id of the document of tables without one of their own.
+pub(crate) const DEFAULT_TABLE: &str = "default";
 
 /// A project as it is known at a moment.
 #[derive(Debug)]
@@ -140,6 +153,15 @@ impl Project {
     /// The function of a service, as far as the resources say.
     pub(crate) fn function(&self, service: &str, function: &str) -> Option<&function::Function> {
         self.services.iter().find(|known| known.id == service)?.spec.function(function)
+    }
+
+    /// What is asked before an operation on rows of a table.
+    pub(crate) fn hook(&self, database: &str, table: &str, operation: Operation) -> Option<&Hook> {
+        if self.hooks.is_empty() {
+            return None;
+        }
+        let of = |table: &str| self.hooks.get(&(database.to_owned(), table.to_owned()));
+        of(table).or_else(|| of(DEFAULT_TABLE))?.of(operation)
     }
 
     /// The schema of the database called `id`.
@@ -354,6 +376,8 @@ mod tests {
             databases: databases.iter().map(database).collect(),
             buckets: Vec::new(),
             services: Vec::new(),
+            hooks: Arc::default(),
+            has_events: false,
             version: 1,
         }
     }

@@ -5,6 +5,8 @@
 mod disclosure;
 mod files;
 mod functions;
+mod hooks;
+mod queue;
 mod shares;
 
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub(crate) use files::Credential;
 use functions::CallLimit;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
 pub use proto::crud::Answer as ReadResult;
+pub(crate) use queue::{CustomEvent, QueuedEvents};
 use shares::Shares;
 
 /// Identity and call context of a request.
@@ -275,17 +278,18 @@ impl Edge {
         &self,
         caller: &Caller,
         project: &Project,
-        mutations: Vec<(Arc<str>, Mutation)>,
+        mut mutations: Vec<(Arc<str>, Mutation)>,
     ) -> Result<Vec<Result<WriteResult, Fault>>, Fault> {
         if mutations.is_empty() {
             return Ok(Vec::new());
         }
-        let mut requested = RequestedAccesses::of(mutations.len());
-        for (database, mutation) in &mutations {
-            let (database, schema) = project.described(database)?;
-            requested.operation(&database.id, |visit| visit_mutation_accesses(schema, mutation, visit))?;
+        let mut authorized = self.authorize_writes(caller, project, &mutations).await?;
+        let has_hooks = !project.hooks.is_empty();
+        if has_hooks && Box::pin(self.ask_hooks(caller, project, &mut mutations)).await? {
+            // The rules judge what is written, whoever changed it.
+            authorized = self.authorize_writes(caller, project, &mutations).await?;
         }
-        let Authorized { grants, shares, .. } = self.authorize(caller, project, requested, "mutation").await?;
+        let Authorized { grants, shares, .. } = authorized;
 
         let total = mutations.len();
         let answer_bytes = self.answer_bytes(project);
@@ -318,6 +322,21 @@ impl Edge {
             results.extend(written);
         }
         in_request_order(results.into_iter(), total)
+    }
+
+    /// Grants for mutations.
+    async fn authorize_writes(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        mutations: &[(Arc<str>, Mutation)],
+    ) -> Result<Authorized, Fault> {
+        let mut requested = RequestedAccesses::of(mutations.len());
+        for (database, mutation) in mutations {
+            let (database, schema) = project.described(database)?;
+            requested.operation(&database.id, |visit| visit_mutation_accesses(schema, mutation, visit))?;
+        }
+        self.authorize(caller, project, requested, "mutation").await
     }
 
     /// Grants for all requested accesses, in their order, and how many each operation takes. A denial has the index

@@ -6,6 +6,7 @@ mod calls;
 mod document;
 mod names;
 mod operations;
+mod queue;
 mod responses;
 mod tables;
 mod values;

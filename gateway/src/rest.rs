@@ -1,8 +1,10 @@
-//! REST: rows by `crud/{database}/{table}/{operation}`, and several writes by `crud/{database}/batch`.
+//! REST: rows by `crud/{database}/{table}/{operation}`, and several writes by `crud/{database}/batch`. Functions, and custom
+//! events.
 
 mod body_shape;
 mod call;
 mod fields;
+mod queue;
 mod request;
 mod watch;
 
@@ -44,6 +46,7 @@ pub fn routes() -> Router<Service> {
         .route("/v1/api/{project}/crud/{database}/{table}/delete", post(delete))
         .route("/v1/api/{project}/crud/{database}/{table}/watch", get(watch::open))
         .merge(call::routes())
+        .merge(queue::routes())
 }
 
 /// A path of the REST API that needs no decoding: lengths of the names in it, and the operation.

@@ -13,8 +13,9 @@ use crate::{
 };
 
 pub use crate::wire::auth::v1::{
-    AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeWorkerRequest,
-    AuthorizeWorkerResponse, CallGrant, FileAccess, FileOperation as WireFileOperation, FileSignature, FileVerdict,
+    AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeEventsRequest, AuthorizeEventsResponse,
+    AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, CallGrant,
+    EventAccess, EventGrant, FileAccess, FileOperation as WireFileOperation, FileSignature, FileVerdict,
     RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse, SignedGrant, WorkerGrant,
 };
 

@@ -30,6 +30,7 @@ struct Keys {
     files: Key,
     calls: Key,
     workers: Key,
+    events: Key,
 }
 
 #[derive(Clone)]
@@ -66,6 +67,7 @@ pub fn pair(secret: &[u8]) -> (Signer, Verifier) {
         files: key("perigee mesh file grant v1"),
         calls: key("perigee mesh call grant v1"),
         workers: key("perigee mesh worker grant v1"),
+        events: key("perigee mesh event grant v1"),
     };
     (Signer(keys.clone()), Verifier(keys))
 }
@@ -84,6 +86,11 @@ impl Signer {
     /// The grant to be a worker, signed.
     pub fn worker_grant(&self, grant: &wire::WorkerGrant) -> wire::SignedGrant {
         self.0.workers.signed(grant)
+    }
+
+    /// The grant to queue custom events, signed.
+    pub fn event_grant(&self, grant: &wire::EventGrant) -> wire::SignedGrant {
+        self.0.events.signed(grant)
     }
 
     /// The grant to call a function, signed.
@@ -117,6 +124,13 @@ impl Verifier {
         let wire::SignedGrant { grant, signature } = grant;
         self.0.workers.verify(&grant, &signature)?;
         wire::WorkerGrant::decode(grant).map_err(malformed)
+    }
+
+    /// What a grant to queue custom events says that was signed with the same key.
+    pub fn event_grant(&self, grant: wire::SignedGrant) -> Result<wire::EventGrant, Unverified> {
+        let wire::SignedGrant { grant, signature } = grant;
+        self.0.events.verify(&grant, &signature)?;
+        wire::EventGrant::decode(grant).map_err(malformed)
     }
 
     /// What a grant to call a function says that was signed with the same key.

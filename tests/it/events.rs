@@ -1,5 +1,7 @@
 //! Events of triggers: what is delivered, how often, and that nothing is lost, in both shapes of the mesh.
 
+mod answers;
+mod custom;
 mod documented;
 mod kills;
 mod operated;

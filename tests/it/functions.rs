@@ -4,6 +4,7 @@ mod asked;
 mod documented;
 mod failures;
 mod graphql;
+mod hooks;
 mod json_workers;
 mod limits;
 mod workers;

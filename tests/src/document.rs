@@ -18,6 +18,12 @@ impl Document {
         std::fs::read_to_string(&path).with_context(|| path.display().to_string()).map(Self)
     }
 
+    /// The section with a heading, up to the next one.
+    pub fn section(&self, heading: &str) -> anyhow::Result<Self> {
+        let (_, rest) = self.0.split_once(&format!("\n## {heading}\n")).context("a section")?;
+        Ok(Self(rest.split("\n## ").next().unwrap_or_default().to_owned()))
+    }
+
     /// The first block in a language.
     pub fn block(&self, language: &str) -> anyhow::Result<&str> {
         let (_, rest) = self.0.split_once(&format!("```{language}\n")).context("a block")?;

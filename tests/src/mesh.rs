@@ -1,6 +1,6 @@
 //! A mesh with throw-away data: all services in one process, each as a node of its own, or as processes.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use mesh::config;
@@ -12,7 +12,7 @@ use crate::{
     client::Client,
     engine::{self, Database, Engine},
     nats,
-    process::Spread,
+    process::{Spread, free_address},
     token,
 };
 
@@ -263,14 +263,18 @@ async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Ru
             let crud = node(folder, "[crud]", &limits).await?;
             let address = |node: &Node| node.peer.context("a node that others call has an address");
             let rows = format!("crud: [\"http://{}\"]", address(&crud)?);
+            // Functions and rules call each other.
+            let rules = free_address()?;
+            let peers = format!("{limits}peers: {{ {rows}, auth-rules: [\"http://{rules}\"] }}\n");
             let mut functions = Vec::new();
             for _ in 0..=setup.more_functions {
-                functions.push(node(folder, "[functions]", &format!("{limits}peers: {{ {rows} }}\n")).await?);
+                functions.push(node(folder, "[functions]", &peers).await?);
             }
             let urls = functions.iter().map(|node| Ok(format!("\"http://{}\"", address(node)?)));
             let urls = urls.collect::<anyhow::Result<Vec<String>>>()?.join(", ");
             // Its rules ask functions.
-            let auth = node(folder, "[auth-rules]", &format!("{limits}peers: {{ functions: [{urls}] }}\n")).await?;
+            let peers = format!("{limits}peers: {{ functions: [{urls}] }}\n");
+            let auth = node_at(folder, "[auth-rules]", rules, &peers).await?;
             let peers = format!("{rows}, auth-rules: [\"http://{}\"]", address(&auth)?);
             let realtime = node(folder, "[realtime]", &format!("{limits}peers: {{ {peers} }}\n")).await?;
             let storage = node(folder, "[storage]", &limits).await?;
@@ -292,9 +296,14 @@ async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Ru
 }
 
 async fn node(folder: &Path, services: &str, further: &str) -> anyhow::Result<Node> {
+    node_at(folder, services, ([127, 0, 0, 1], 0).into(), further).await
+}
+
+/// A node that others call at an address.
+async fn node_at(folder: &Path, services: &str, mesh: SocketAddr, further: &str) -> anyhow::Result<Node> {
     let folder = folder.display();
     let text = format!(
-        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"127.0.0.1:0\" }}\n{further}\
+        "services: {services}\nlisten: {{ http: \"127.0.0.1:0\", mesh: \"{mesh}\" }}\n{further}\
          egress: {{ allow: [127.0.0.0/8] }}\nresources: {{ kind: folder, path: \"{folder}/resources\" }}\n\
          data: \"{folder}/data\"\n"
     );

@@ -84,6 +84,8 @@ struct State {
     released: Semaphore,
     /// Requests to `/flaky`.
     flaky: AtomicUsize,
+    /// What paths answer with, in the place of anything else.
+    says: Mutex<BTreeMap<String, String>>,
 }
 
 impl UserServer {
@@ -95,7 +97,8 @@ impl UserServer {
     /// Serves at an address.
     pub async fn at(address: SocketAddr) -> anyhow::Result<Self> {
         let (waiting, released) = (watch::Sender::default(), Semaphore::new(0));
-        let state = Arc::new(State { seen: Mutex::default(), waiting, released, flaky: AtomicUsize::new(0) });
+        let (flaky, says) = (AtomicUsize::new(0), Mutex::default());
+        let state = Arc::new(State { seen: Mutex::default(), waiting, released, flaky, says });
         let served = state.clone();
         let listening = Listening::at(address, move |socket| {
             let state = served.clone();
@@ -112,6 +115,11 @@ impl UserServer {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.listening.address)
+    }
+
+    /// From now on a path answers so.
+    pub fn says(&self, path: &str, body: &str) {
+        self.state.says.lock().expect("no test panics here").insert(path.to_owned(), body.to_owned());
     }
 
     /// The requests that it got since it was last asked.
@@ -152,7 +160,9 @@ impl State {
         while let Some(seen) = read(&mut socket, &mut bytes).await? {
             self.seen.lock().expect("no test panics here").push(seen.clone());
             let path = seen.path.split('?').next().unwrap_or_default().to_owned();
+            let said = self.says.lock().expect("no test panics here").get(&path).cloned();
             let answer = match path.as_str() {
+                _ if said.is_some() => whole(200, "", said.as_deref().unwrap_or_default()),
                 "/wait" | "/hang" => {
                     self.waiting.send_modify(|(waiting, _)| *waiting += 1);
                     let goes_on = async {

@@ -13,12 +13,16 @@ use mesh::{
 use proto::{Links, crud::DescribeResponse};
 use query::{
     function::ServiceResource,
+    hook::BeforeWrites,
     resources::{self, BucketResource, DatabaseResource, ProjectResource},
 };
+use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use super::{BucketSettings, Catalogue, Database, Project, ProjectEntry, ServiceSettings, describe_request};
+use super::{
+    BucketSettings, Catalogue, DEFAULT_TABLE, Database, Hooks, Project, ProjectEntry, ServiceSettings, describe_request,
+};
 
 /// Name of the gateway in the health report.
 const COMPONENT: Component = Component::Service(ServiceName::GATEWAY);
@@ -123,6 +127,8 @@ impl Follower {
         let mut changed = Vec::new();
         for (id, spec, databases) in projects(snapshot) {
             let (buckets, services) = (buckets(snapshot, &id), services(snapshot, &id));
+            let hooks = hooks(snapshot, &id);
+            let has_events = snapshot.of_kind("event").any(|document| document.name("project") == Some(id.as_str()));
             let known = before.get(&id);
             let now = known.map(|entry| entry.now.load_full());
             let databases = with_schemas(databases, now.as_deref());
@@ -131,12 +137,23 @@ impl Follower {
                 && now.databases == databases
                 && now.buckets == buckets
                 && now.services == services
+                && now.has_events == has_events
+                && *now.hooks == hooks
             {
                 entries.insert(id, entry.clone());
                 continue;
             }
             let version = self.catalogue.next_version();
-            let project = Project { id: id.as_str().into(), spec, databases, buckets, services, version };
+            let project = Project {
+                id: id.as_str().into(),
+                spec,
+                databases,
+                buckets,
+                services,
+                hooks: Arc::new(hooks),
+                has_events,
+                version,
+            };
             let entry = match known {
                 Some(entry) => {
                     entry.now.store(Arc::new(project));
@@ -224,6 +241,27 @@ fn services(snapshot: &Snapshot, project: &str) -> Vec<Arc<ServiceSettings>> {
         Some(Arc::new(ServiceSettings { id: meta.id, spec }))
     };
     documents.filter_map(service).collect()
+}
+
+/// The hooks of the tables of a project. A table with a document has those of `default` too, as with rules.
+fn hooks(snapshot: &Snapshot, project: &str) -> Hooks {
+    let documents = snapshot.of_kind("table").filter(|document| document.name("project") == Some(project));
+    let of = |document: &Document| {
+        let (database, table) = (document.name("database")?, document.name("id")?);
+        let before = document.spec.get("before").filter(|before| !before.is_null());
+        // What has faults is not in force.
+        let before = before.map(|before| BeforeWrites::deserialize(before).ok()).unwrap_or_default();
+        Some(((database.to_owned(), table.to_owned()), before.unwrap_or_default()))
+    };
+    let all: Hooks = documents.filter_map(of).collect();
+    if all.values().all(|before| *before == BeforeWrites::default()) {
+        return Hooks::default();
+    }
+    let default_of = |database: &str| all.get(&(database.to_owned(), DEFAULT_TABLE.to_owned())).cloned();
+    let with_default = |(key, before): (&(String, String), &BeforeWrites)| {
+        (key.clone(), before.clone().or(&default_of(&key.0).unwrap_or_default()))
+    };
+    all.iter().map(with_default).collect()
 }
 
 /// The projects of a snapshot with their databases.

@@ -80,6 +80,8 @@ mod tests {
             databases: Vec::new(),
             buckets: buckets.iter().map(bucket).collect(),
             services: Vec::new(),
+            hooks: Arc::default(),
+            has_events: false,
             version: 1,
         }
     }

@@ -107,6 +107,8 @@ fn project(databases: Vec<Database>) -> Arc<Project> {
         databases,
         buckets: Vec::new(),
         services: Vec::new(),
+        hooks: Arc::default(),
+        has_events: false,
         version: 1,
     })
 }

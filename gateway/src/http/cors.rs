@@ -7,12 +7,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 const ALLOWED_METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-const ALLOWED_HEADERS: [&str; 22] = [
+const ALLOWED_HEADERS: [&str; 23] = [
     "authorization",
     "content-type",
     "accept",
     "origin",
     "x-request-id",
+    "idempotency-key",
     "traceparent",
     "grpc-timeout",
     "x-grpc-web",

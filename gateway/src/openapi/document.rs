@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::{calls, names::ComponentNames, responses, tables::Describer, values::SharedSchemas};
+use super::{calls, names::ComponentNames, queue, responses, tables::Describer, values::SharedSchemas};
 use crate::graphql::{NoAnswer, Output, names::Names, reach::Reach};
 
 const DESCRIPTION: &str = "Rows of tables by conditions, orders and selections. Numbers keep all their digits. A column of \
@@ -51,6 +51,10 @@ fn paths(describer: &Describer<'_>, out: &mut Output) -> Result<(), NoAnswer> {
         for (path, item) in calls::paths() {
             members.write(out, path, &item)?;
         }
+    }
+    if describer.names.project.has_events {
+        let (path, item) = queue::path();
+        members.write(out, path, &item)?;
     }
     for tables in databases(describer.names) {
         if let Some((path, item)) = describer.batch_path(tables.clone()) {

@@ -46,6 +46,13 @@ pub fn of_call(answer: Value) -> Value {
     responses
 }
 
+/// The responses of a request to queue events, whose triggers may have been waited for.
+pub fn of_queue(schema: Value) -> Value {
+    let mut responses = of_operation(schema, true);
+    responses[BAD_GATEWAY.to_string()] = json!({ "$ref": format!("#/components/responses/{}", name(BAD_GATEWAY)) });
+    responses
+}
+
 /// The responses of errors as components.
 pub fn components() -> Value {
     let statuses = STATUSES.into_iter().chain([CONFLICT, BAD_GATEWAY]);

@@ -20,10 +20,10 @@ use mesh::{
 };
 use proto::{
     auth::{
-        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
-        AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest,
-        ReachableResponse, ReachableTable, RelationPath, RevisionsRequest, RevisionsResponse, RuleRelations,
-        SignFileRequest, SignFileResponse, TableAccess,
+        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeEventsRequest, AuthorizeEventsResponse,
+        AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest,
+        AuthorizeWorkerResponse, ReachableRequest, ReachableResponse, ReachableTable, RelationPath, RevisionsRequest,
+        RevisionsResponse, RuleRelations, SignFileRequest, SignFileResponse, TableAccess,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -401,6 +401,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeFilesRequest>,
     ) -> Result<Response<AuthorizeFilesResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_events(
+        &self,
+        _: tonic::Request<AuthorizeEventsRequest>,
+    ) -> Result<Response<AuthorizeEventsResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

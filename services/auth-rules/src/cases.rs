@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use std::time::SystemTime;
 
-use crate::{BUCKET, Development, Error, SERVICE, Service, TABLE, key, policy_set::PolicySet};
+use crate::{BUCKET, Development, EVENT, Error, SERVICE, Service, TABLE, key, policy_set::PolicySet};
 
 const SECRET: &str = "a secret that has thirty-two bytes";
 
@@ -171,7 +171,7 @@ pub fn parsed(documents: &[Json]) -> Result<Snapshot, Vec<ResourceFault>> {
         schema: schema_typed::<DatabaseMeta, Database>,
     };
     let texts: Vec<_> = documents.iter().map(Json::to_string).collect();
-    Snapshot::parse(&texts.join("\n---\n"), &[project, database, TABLE, BUCKET, SERVICE])
+    Snapshot::parse(&texts.join("\n---\n"), &[project, database, TABLE, BUCKET, SERVICE, EVENT])
 }
 
 /// Resources of these documents.

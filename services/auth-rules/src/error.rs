@@ -33,6 +33,14 @@ pub enum Error {
         /// Its position in the request.
         access: usize,
     },
+    /// The payload of a custom event is not what the schema of its type says.
+    #[error("{message}")]
+    Payload {
+        /// The text for the caller.
+        message: String,
+        /// Its position in the request.
+        access: usize,
+    },
     /// A signed address is not good.
     #[error("{0}")]
     Signature(&'static str),
@@ -58,6 +66,7 @@ impl From<Error> for Fault {
             Error::InvalidToken(_) => (Code::Unauthenticated, None),
             Error::Signature(_) => (Code::Denied, None),
             Error::Denied { access, .. } => (Code::Denied, Some(*access)),
+            Error::Payload { access, .. } => (Code::BadRequest, Some(*access)),
             Error::Malformed(inner) => (Code::from(inner), None),
             Error::NoKey(_) | Error::DevKey(_) | Error::Sign(_) => (Code::Internal, None),
         };

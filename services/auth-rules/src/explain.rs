@@ -102,7 +102,7 @@ pub fn call_refusal(
 }
 
 /// The clauses of a policy that deny, with its place.
-fn placed(refusal: &Refusal, policy: &Policy, request: &RequestContext<'_>, token_options: &str) -> String {
+pub fn placed(refusal: &Refusal, policy: &Policy, request: &RequestContext<'_>, token_options: &str) -> String {
     let rule = policy.place.rsplit(' ').next().unwrap_or_default();
     let mut text = format!("{}: {}", policy.place, denials(&policy.rule, rule.to_owned(), request));
     if matches!(refusal, Refusal::Token(_)) {

@@ -2,7 +2,9 @@
 
 use mesh::resources::PartSchemas;
 use query::{
+    event::{Event, EventMeta},
     function::{Service, ServiceMeta},
+    hook::BeforeWrites,
     resources::{Bucket, BucketMeta, TableLink, TableMeta},
 };
 use schemars::{SchemaGenerator, json_schema};
@@ -22,6 +24,7 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
     definitions.insert("ColumnSets".to_owned(), column_sets());
     let mode = mode();
     let link = generator.subschema_for::<TableLink>();
+    let before = generator.subschema_for::<BeforeWrites>();
     let rules: Map<String, Json> =
         OPERATIONS.iter().map(|operation| (operation.name().to_owned(), json!({ "$ref": "#/$defs/Policy" }))).collect();
     let spec = json_schema!({
@@ -36,6 +39,7 @@ pub fn table(generator: &mut SchemaGenerator) -> PartSchemas {
             },
             "columns": { "$ref": "#/$defs/ColumnSets" },
             "mode": mode,
+            "before": before,
             "links": {
                 "type": ["object", "null"],
                 "description": "Relations to other tables, by name; one of a foreign key that has the name is replaced.",
@@ -74,6 +78,17 @@ pub fn service(generator: &mut SchemaGenerator) -> PartSchemas {
     if let Some(register) = register {
         let description = "Who may register as a worker; absent: in development everybody, else nobody.";
         *register = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": description });
+    }
+    PartSchemas { meta, spec }
+}
+
+/// Schemas of `meta` and `spec` of an event.
+pub fn event(generator: &mut SchemaGenerator) -> PartSchemas {
+    let (meta, spec) = (generator.subschema_for::<EventMeta>(), generator.subschema_for::<Event>());
+    let definitions = generator.definitions_mut();
+    add_anonymous_policy(definitions);
+    if let Some(rule) = definitions.get_mut("Event").and_then(|event| event.pointer_mut("/properties/rule")) {
+        *rule = json!({ "$ref": "#/$defs/AnonymousPolicy", "description": "Who may queue it; absent: nobody." });
     }
     PartSchemas { meta, spec }
 }

@@ -51,6 +51,8 @@ pub enum Scope {
     Files,
     /// Functions of services.
     Functions,
+    /// Custom events, whose payload stands where functions have parameters.
+    Events,
 }
 
 impl Scope {
@@ -58,7 +60,7 @@ impl Scope {
         match self {
             Scope::Tables => &Root::OF_TABLES,
             Scope::Files => &Root::OF_FILES,
-            Scope::Functions => &Root::OF_FUNCTIONS,
+            Scope::Functions | Scope::Events => &Root::OF_FUNCTIONS,
         }
     }
 
@@ -68,6 +70,7 @@ impl Scope {
             Scope::Tables => "tables",
             Scope::Files => "files",
             Scope::Functions => "functions",
+            Scope::Events => "events",
         }
     }
 }

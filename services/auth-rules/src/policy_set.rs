@@ -13,6 +13,7 @@ use tracing::{error, warn};
 use crate::{
     bucket::BucketResource,
     error::Error,
+    event::{self, EventDocument, EventPolicy},
     file_policy::FilePolicies,
     function::{self, FunctionPolicies, ServiceResource},
     key,
@@ -40,6 +41,7 @@ pub struct ProjectPolicies {
     databases: HashMap<String, DatabasePolicies>,
     buckets: HashMap<String, FilePolicies>,
     services: HashMap<String, FunctionPolicies>,
+    events: HashMap<String, EventPolicy>,
     /// Whether a rule of it asks a function.
     pub asks: bool,
 }
@@ -72,6 +74,7 @@ impl PolicySet {
                     databases: HashMap::new(),
                     buckets: HashMap::new(),
                     services: HashMap::new(),
+                    events: HashMap::new(),
                     asks: false,
                 },
             );
@@ -80,6 +83,7 @@ impl PolicySet {
         snapshot.of().for_each(|(table, _)| set.add(table));
         snapshot.of().for_each(|(bucket, _)| set.add_bucket(bucket));
         snapshot.of().for_each(|(service, _)| set.add_service(service));
+        snapshot.of().for_each(|(event, _)| set.add_event(event));
         set.projects.values_mut().for_each(ProjectPolicies::inherit_defaults);
         set
     }
@@ -131,7 +135,25 @@ impl PolicySet {
     }
 }
 
+impl PolicySet {
+    fn add_event(&mut self, event: &EventDocument) {
+        let EventDocument { meta, policy, warnings } = event;
+        for Diagnostic { path, message } in warnings {
+            warn!(project = meta.project, event = meta.id, path, warning = message, "rule has a warning");
+        }
+        match self.projects.get_mut(&meta.project) {
+            Some(project) => drop(project.events.insert(meta.id.clone(), policy.clone())),
+            None => error!(project = meta.project, event = meta.id, "event of an unknown project left out"),
+        }
+    }
+}
+
 impl ProjectPolicies {
+    /// The policy of a type of custom events: its own, else that of types without a document.
+    pub fn event(&self, id: &str) -> Option<&EventPolicy> {
+        self.events.get(id).or_else(|| self.events.get(event::DEFAULT))
+    }
+
     /// The policies of a bucket; `None` where there is no such bucket.
     pub fn bucket(&self, id: &str) -> Option<&FilePolicies> {
         self.buckets.get(id)

@@ -4,12 +4,13 @@ use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use futures::{StreamExt, stream};
-use mesh::{Component, ComponentState, Mesh, Tasks, config::ServiceName, resources::Current};
+use mesh::{Component, ComponentState, Fault, Mesh, Tasks, config::ServiceName, resources::Current};
 use proto::{
     auth::{
-        AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest,
-        AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest, ReachableResponse,
-        RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
+        AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeEventsRequest, AuthorizeEventsResponse,
+        AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest,
+        AuthorizeWorkerResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+        SignFileRequest, SignFileResponse,
     },
     grant::Signer,
     link::Messages,
@@ -23,6 +24,7 @@ use tracing::error;
 use crate::{
     config::{Config, Development},
     error::Error,
+    event_grant,
     grant::Caller,
     policy_set::{PolicySet, ProjectPolicies},
     questions::Questions,
@@ -44,6 +46,9 @@ pub struct Service {
     /// Places of questions to functions; where all are taken, rules that ask do not pass.
     questions: Arc<Semaphore>,
 }
+
+/// Bytes of payloads up to which they are held against their schemas at once; more of them take long.
+const INLINE_BYTES: usize = 16 * 1024;
 
 /// Questions to functions at once.
 const QUESTIONS_MAX: usize = 256;
@@ -146,6 +151,27 @@ impl Service {
         Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
     }
 
+    /// The grant to queue custom events at `now`. Their payloads are not looked at by more than the rules.
+    pub fn authorize_events(
+        &self,
+        request: &AuthorizeEventsRequest,
+        now: SystemTime,
+        questions: Option<&Questions>,
+    ) -> Result<AuthorizeEventsResponse, Error> {
+        let policies = self.policies.load();
+        let AuthorizeEventsRequest { project: id, token, .. } = request;
+        let project = policies.project(id)?;
+        let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
+        caller.questions = questions;
+        Ok(AuthorizeEventsResponse { grant: Some(self.signer.event_grant(&caller.events(request)?)) })
+    }
+
+    /// Errors: a payload is not what the schema of its type says.
+    pub fn check_payloads(&self, request: &AuthorizeEventsRequest) -> Result<(), Error> {
+        let policies = self.policies.load();
+        event_grant::check_payloads(policies.project(&request.project)?, &request.events)
+    }
+
     /// The grant to be a worker at `now`.
     pub fn authorize_worker(
         &self,
@@ -239,6 +265,25 @@ impl AuthRules for Service {
         let decide = |questions: &Questions| Service::authorize_call(self, &request, now, Some(questions));
         let decided = self.asking((&request.project, &request.token), decide);
         Ok(Response::new(Box::pin(decided).await?))
+    }
+
+    async fn authorize_events(
+        &self,
+        request: Request<AuthorizeEventsRequest>,
+    ) -> Result<Response<AuthorizeEventsResponse>, Status> {
+        let (request, now) = (request.into_inner(), SystemTime::now());
+        let decide = |questions: &Questions| Service::authorize_events(self, &request, now, Some(questions));
+        let granted = Box::pin(self.asking((&request.project, &request.token), decide)).await?;
+        let bytes: usize = request.events.iter().map(|event| event.payload.len()).sum();
+        match bytes > INLINE_BYTES {
+            false => self.check_payloads(&request)?,
+            true => {
+                let service = self.clone();
+                let checked = tokio::task::spawn_blocking(move || service.check_payloads(&request)).await;
+                checked.map_err(|error| Fault::internal("the payloads could not be checked", error))??;
+            }
+        }
+        Ok(Response::new(granted))
     }
 
     async fn authorize_worker(

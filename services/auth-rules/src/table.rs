@@ -1,4 +1,4 @@
-//! `table` resources: the policies of one table; its links are checked here, and read by crud.
+//! `table` resources: the policies of one table; its links and hooks are checked here, and used by crud and the gateway.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::rule::{self, Diagnostic, Parser, Policy, columns};
 
+mod hooks;
 mod links;
 
 /// The id of the resource whose policies apply where a table has none of its own.
@@ -87,19 +88,20 @@ impl TableResource {
             format!("{file}:{line}")
         };
         let policies = policies(&spec, place, &mut parser);
-        let of_links = links::faults(document, &meta.id);
-        if parser.errors.is_empty() && of_links.is_empty() {
+        let of_others: Vec<ResourceFault> =
+            links::faults(document, &meta.id).into_iter().chain(hooks::faults(document)).collect();
+        if parser.errors.is_empty() && of_others.is_empty() {
             return Ok(Arc::new(TableResource { meta, policies, warnings: parser.warnings }));
         }
         let of_rules = parser.errors.into_iter().map(|error| document.fault(&error.path, error.message));
-        Err(of_rules.chain(of_links).collect())
+        Err(of_rules.chain(of_others).collect())
     }
 }
 
 /// The policies of a table's `spec`.
 fn policies(spec: &Map<String, Json>, place: impl Fn(Operation) -> String, parser: &mut Parser) -> TablePolicies {
     let mut policies = TablePolicies::default();
-    check_keys(spec, "spec", &["rules", "columns", "mode", links::KEY], &["schema"], parser);
+    check_keys(spec, "spec", &["rules", "columns", "mode", links::KEY, hooks::KEY], &["schema"], parser);
     let mode = spec.get("mode").and_then(|mode| parser.mode(mode, "spec"));
     let columns = match spec.get("columns") {
         Some(json) => columns::parse(json, "spec.columns", &Columns::default(), &mut parser.errors),

@@ -1,4 +1,4 @@
-//! Events: changes of rows and times that triggers name, delivered to webhooks at least once.
+//! Events: changes of rows, times and custom ones that triggers name, delivered to webhooks at least once.
 //!
 //! The log of changes is followed for each table that a trigger is about; what becomes an event is made durable in the
 //! queue together with the position in the log, and delivered from there. One node has the queue of a data folder; a queue in
@@ -7,19 +7,27 @@
 mod attempt;
 mod backoff;
 mod cloud_event;
+mod custom;
 mod dispatcher;
 mod endpoint;
+mod fate;
+mod followup;
+mod function_call;
 mod health;
 mod intake;
 mod others;
 mod plan;
 mod queue;
+mod refusal;
 mod registry;
+mod reply;
 mod resource;
 mod row;
 mod scheduler;
 mod signature;
+mod template;
 mod timetable;
+mod webhook;
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +36,11 @@ use std::{
 };
 
 use mesh::{Mesh, Tasks, bus::Bus, config::QueueConfig, resources::Current, telemetry::EventMeters};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
+    attempt::Carrier,
     dispatcher::{Dispatcher, QUEUE},
     health::EventHealth,
     intake::Intake,
@@ -40,6 +49,7 @@ use self::{
     scheduler::Scheduler,
 };
 pub use self::{
+    custom::CustomEvents,
     queue::{
         Queue, QueueError,
         operate::{EventFilter, EventStatus, EventSummary},
@@ -65,6 +75,8 @@ pub struct Events {
     registry: Registry,
     health: EventHealth,
     meters: EventMeters,
+    /// Told of the queue when it is open.
+    opened: watch::Sender<Option<Queue>>,
     tasks: Tasks,
 }
 
@@ -76,8 +88,14 @@ struct RunningIntake {
 }
 
 impl Events {
-    /// Makes and delivers events as the triggers in force say, until the node stops.
-    pub fn start(mesh: Mesh, (config, data): (QueueConfig, &Path), client: Client, current: Current, tasks: &Tasks) {
+    /// Makes and delivers events as the triggers in force say, until the node stops. The way for custom ones.
+    pub fn start(
+        mesh: Mesh,
+        (config, data): (QueueConfig, &Path),
+        client: Client,
+        current: Current,
+        tasks: &Tasks,
+    ) -> CustomEvents {
         let (registry, following) = Registry::new(current);
         let stop = tasks.stop().clone();
         tasks.spawn("events: follow resources", async move {
@@ -85,12 +103,15 @@ impl Events {
         });
         let (health, meters) = (EventHealth::new(mesh.health().clone()), mesh.metrics().events());
         let data = data.to_owned();
-        let events = Self { mesh, data, config, client, registry, health, meters, tasks: tasks.clone() };
+        let (opened, queue) = watch::channel(None);
+        let custom = CustomEvents::new(queue, registry.clone(), meters.clone());
+        let events = Self { mesh, data, config, client, registry, health, meters, opened, tasks: tasks.clone() };
         let draining = tasks.draining().clone();
         let running = async move {
             draining.run_until_cancelled(Box::pin(events.run())).await;
         };
         spawn(tasks, "events", running);
+        custom
     }
 
     async fn run(mut self) {
@@ -99,8 +120,10 @@ impl Events {
             self.registry.changed().await;
         }
         let queue = self.open().await;
-        let (registry, client) = (self.registry.clone(), self.client.clone());
-        let dispatcher = Dispatcher::new(queue.clone(), registry, client, self.health.clone(), self.meters.clone());
+        self.opened.send_replace(Some(queue.clone()));
+        let carrier = Carrier { client: self.client.clone(), mesh: self.mesh.clone() };
+        let (registry, health) = (self.registry.clone(), self.health.clone());
+        let dispatcher = Dispatcher::new(queue.clone(), registry, carrier, health, self.meters.clone());
         if let Bus::Nats(nats) = self.mesh.bus()
             && !queue.is_shared()
         {

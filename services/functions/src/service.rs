@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures::StreamExt;
 use mesh::{
-    Call, Component, ComponentState, Mesh, Tasks, clock,
+    Call, Code, Component, ComponentState, Fault, Mesh, Tasks, clock,
     config::ServiceName,
     resources::Current,
     telemetry::{Gauge, Metrics},
@@ -13,8 +13,8 @@ use mesh::{
 use proto::{
     auth::{CallGrant, SignedGrant},
     functions::{
-        CAPACITY, CAPACITY_MAX, CallRequest, CallResponse, FUNCTIONS_MAX, Register, WorkRequest, WorkResponse,
-        work_request,
+        CAPACITY, CAPACITY_MAX, CallRequest, CallResponse, FUNCTIONS_MAX, QueueRequest, QueueResponse, Register,
+        WorkRequest, WorkResponse, work_request,
     },
     grant::Verifier,
     link::Messages,
@@ -28,7 +28,7 @@ use crate::{
     Config, Error, answer,
     breaker::{Admitted, Outcome},
     client::{Client, SendError},
-    events::Events,
+    events::{CustomEvents, Events},
     request::request,
     retries::CallRetries,
     targets::{FunctionState, Target, Targets},
@@ -46,6 +46,8 @@ pub struct Service {
     /// Why there is none where it could not be made.
     client: Result<Client, String>,
     workers: Workers,
+    /// `None` where there is no client either.
+    events: Option<CustomEvents>,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -60,11 +62,12 @@ impl Service {
             Err(cause) => ComponentState::Failing(format!("no HTTP client: {cause}")),
         };
         mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
-        if let Ok(client) = &client {
-            Events::start(mesh.clone(), (config.queue, &config.data), client.clone(), current, &tasks);
-        }
+        let events = client
+            .as_ref()
+            .ok()
+            .map(|client| Events::start(mesh.clone(), (config.queue, &config.data), client.clone(), current, &tasks));
         let workers = Workers::new(mesh.metrics().function_workers());
-        Self { targets, verifier, client, workers, tasks, metrics: mesh.metrics().clone() }
+        Self { targets, verifier, client, workers, events, tasks, metrics: mesh.metrics().clone() }
     }
 
     /// What a grant is for.
@@ -74,6 +77,21 @@ impl Service {
             true => Err(Error::WrongGrant("it is void")),
             false => Ok(grant),
         }
+    }
+
+    /// Queues custom events that a grant is for.
+    async fn enqueue(&self, mut message: QueueRequest) -> Result<QueueResponse, Fault> {
+        let grant = message.grant.take().ok_or(Error::WrongGrant("there is none"))?;
+        let grant = self.verifier.event_grant(grant).map_err(Error::from)?;
+        if clock::unix_ms(SystemTime::now()) >= grant.expires_ms {
+            return Err(Error::WrongGrant("it is void").into());
+        }
+        if message.events.iter().any(|event| !grant.types.contains(&event.r#type)) {
+            return Err(Error::WrongGrant("it is for other types of events").into());
+        }
+        let no_client = || Fault::new(Code::Unavailable, "this node has no queue of events");
+        let events = self.events.as_ref().ok_or_else(no_client)?;
+        Ok(events.queue(&grant.project, message).await?)
     }
 
     /// Makes whoever sends `messages` a worker: the messages to it.
@@ -255,6 +273,10 @@ impl Functions for Service {
         let answer = Box::pin(self.invoke(request.into_inner())).await?;
         self.metrics.function_answers(class(answer.status)).inc();
         Ok(Response::new(answer))
+    }
+
+    async fn queue(&self, request: Request<QueueRequest>) -> Result<Response<QueueResponse>, Status> {
+        Ok(Response::new(Box::pin(self.enqueue(request.into_inner())).await?))
     }
 
     type WorkStream = Messages<WorkResponse>;

@@ -8,8 +8,15 @@ use mesh::resources::{self, Kind, Snapshot};
 use crate::{failure::Failure, output};
 
 /// The resource kinds, each registered by the crate that owns it.
-pub const KINDS: &[Kind] =
-    &[gateway::PROJECT, crud::DATABASE, auth_rules::TABLE, auth_rules::BUCKET, auth_rules::SERVICE, functions::TRIGGER];
+pub const KINDS: &[Kind] = &[
+    gateway::PROJECT,
+    crud::DATABASE,
+    auth_rules::TABLE,
+    auth_rules::BUCKET,
+    auth_rules::SERVICE,
+    auth_rules::EVENT,
+    functions::TRIGGER,
+];
 
 /// Says that `folder` is valid, or everything that is not.
 pub fn run(folder: &Path) -> Result<(), Failure> {

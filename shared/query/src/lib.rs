@@ -11,6 +11,7 @@ mod concern;
 pub mod datetime;
 mod equality;
 mod error;
+pub mod event;
 pub mod file;
 mod filter;
 mod filter_index;
@@ -19,6 +20,7 @@ mod fixtures;
 pub mod function;
 mod grant;
 mod heap;
+pub mod hook;
 pub mod image;
 mod json;
 /// The reader of JSON texts stands above this crate; its tests write values as texts.

@@ -6,6 +6,7 @@ use tests::{
     document::{Document, start_python},
     mesh::ready,
     process::{Process, free_address},
+    webhook::{Manner, Webhook},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,5 +38,28 @@ async fn the_document_tells_what_happens() -> anyhow::Result<()> {
     ensure!(document.run_commands(address, |printed| printed).await? == 1, "one command");
     let told = tokio::time::timeout(std::time::Duration::from_secs(20), printed.next_line()).await??;
     assert_eq!(told.as_deref(), Some(document.block("text")?.trim_end()), "{}", node.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_section_on_custom_events_tells_what_happens() -> anyhow::Result<()> {
+    let section = Document::open("events.md")?.section("Custom events")?;
+    let (folder, webhook, address) = (tempfile::tempdir()?, Webhook::start().await?, free_address()?);
+    webhook.answers("/receipts", Manner::Says(200, r#"{"response": {"number":1}}"#));
+    let resources = folder.path().join("resources");
+    std::fs::create_dir_all(&resources)?;
+    let yaml = section.block("yaml")?.replace("http://localhost:8000/receipts", &webhook.url("/receipts"));
+    std::fs::write(resources.join("shop.yaml"), yaml)?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "shop")).await?;
+    ensure!(section.run_commands(address, |printed| printed).await? == 7, "seven commands");
+    let mut orders: Vec<i64> = webhook
+        .count("/receipts", 4)
+        .await?
+        .iter()
+        .filter_map(|delivery| delivery.request.body["data"]["order"].as_i64())
+        .collect();
+    orders.sort_unstable();
+    assert_eq!(orders, [7, 8, 9, 10]);
     Ok(())
 }

@@ -44,3 +44,22 @@ async fn a_gateway_without_the_service_tells_so() -> anyhow::Result<()> {
     ensure!(status == 503 && told["code"] == "UNAVAILABLE", "{status} {told} {}", node.log());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_section_on_writes_tells_what_happens() -> anyhow::Result<()> {
+    let section = Document::open("functions.md")?.section("Before writes")?;
+    let folder = tempfile::tempdir()?;
+    let (address, target) = (free_address()?, free_address()?);
+    let code = section.block("python")?.replace("8000", &target.port().to_string());
+    let _server = start_python(folder.path(), &code).await?;
+
+    let resources = folder.path().join("resources");
+    std::fs::create_dir_all(&resources)?;
+    std::fs::write(resources.join("shop.sql"), section.block("sql")?)?;
+    std::fs::write(resources.join("shop.yaml"), section.block("yaml")?.replace("localhost:8000", &target.to_string()))?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "shop")).await?;
+    let shown = section.run_commands(address, |printed| printed).await?;
+    ensure!(shown == 3, "{shown}");
+    Ok(())
+}

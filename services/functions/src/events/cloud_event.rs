@@ -1,4 +1,4 @@
-//! Messages: events of changes of rows, and of times. Source: CloudEvents 1.0, "JSON Event Format".
+//! Messages: events of changes of rows, of times, and custom ones. Source: CloudEvents 1.0, "JSON Event Format".
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use query::datetime;
@@ -122,6 +122,33 @@ pub fn schedule_message(id: &str, trigger: &TriggerKey, due_ms: i64) -> Vec<u8> 
     out
 }
 
+/// The message of a custom event that was queued at a time, in milliseconds since 1970. Errors: it is too large, as a text.
+pub fn custom_message(
+    id: &str,
+    project: &str,
+    r#type: &str,
+    queued_ms: i64,
+    payload: &[u8],
+) -> Result<Vec<u8>, String> {
+    if payload.len() > MESSAGE_BYTES {
+        let bytes = payload.len();
+        return Err(format!("the payload of {bytes} bytes is over the limit of {MESSAGE_BYTES} bytes of an event"));
+    }
+    let mut out = Vec::with_capacity(payload.len() + 512);
+    out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":");
+    text(&mut out, id);
+    out.extend_from_slice(b",\"source\":");
+    text(&mut out, &format!("perigee:{}", segment(project)));
+    out.extend_from_slice(b",\"type\":");
+    text(&mut out, r#type);
+    out.extend_from_slice(b",\"time\":\"");
+    datetime::rfc3339(&mut out, queued_ms.saturating_mul(1000));
+    out.extend_from_slice(b"\",\"datacontenttype\":\"application/json\",\"data\":");
+    out.extend_from_slice(if payload.is_empty() { b"null" } else { payload });
+    out.push(b'}');
+    Ok(out)
+}
+
 /// The `source` of events of a table.
 fn source(table: &FollowedTable) -> String {
     format!("perigee:{}/{}/{}", segment(&table.project), segment(&table.database), segment(&table.table))
@@ -180,6 +207,19 @@ mod tests {
             "datacontenttype": "application/json", "data": { "due": due },
         });
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_custom_event_has_its_payload() {
+        let told = custom_message("evt_1", "shop", "order \"x\"", 1_700_000_000_000, b"{\"n\":1}").unwrap();
+        let expected = json!({
+            "specversion": "1.0", "id": "evt_1", "source": "perigee:shop", "type": "order \"x\"",
+            "time": "2023-11-14T22:13:20Z", "datacontenttype": "application/json", "data": { "n": 1 },
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&told).unwrap(), expected);
+        let without = custom_message("evt_1", "shop", "a", 0, b"").unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&without).unwrap()["data"], Value::Null);
+        assert!(custom_message("evt_1", "shop", "a", 0, &vec![b'1'; MESSAGE_BYTES + 1]).is_err());
     }
 
     #[test]

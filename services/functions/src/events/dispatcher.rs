@@ -1,11 +1,14 @@
 //! Dispatcher: delivers the events that are due, a few of each trigger at once, and writes what became of them.
 
+mod upkeep;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
+use bytes::Bytes;
 use mesh::telemetry::EventMeters;
 use query::trigger::Trigger;
 use tokio::{
@@ -15,45 +18,31 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::{self, Answer, Message, Verdict},
-    backoff,
+    attempt::{self, Answer, Carrier, Message, Verdict},
     endpoint::Endpoint,
+    fate::fate,
+    followup,
     health::EventHealth,
     queue::{
         Queue, QueueError, TriggerKey,
         delivery::{EndedAttempt, Fate, Lease, LeaseRequest, Leased},
         observer::Observer,
-        upkeep::{RunningLease, WaitingBounds},
     },
     registry::{Registry, Triggers},
 };
-use crate::client::Client;
-
 /// How long a lease goes on after the time of its attempt, and within which of it the attempt begins or does not.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long no node has a trigger in force before its events are dead letters: nodes learn of triggers one after the other.
-const SERVED_TIME: Duration = Duration::from_secs(60);
 /// How often all queues are looked at: a command may have changed them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often leases that are over are looked for, old events are removed, and those that wait are counted.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How long events are kept that were delivered, and those that were not.
-const PROCESSED_AGE: Duration = Duration::from_secs(7 * 86_400);
-const FAILED_AGE: Duration = Duration::from_secs(30 * 86_400);
-/// Batches of them that are removed at once, so that deliveries go on.
-const PRUNE_BATCHES: usize = 100;
 /// Deliveries of all triggers at once.
 const DELIVERIES_MAX: usize = 512;
 /// Bytes of the messages of all triggers at once, over which the last one may be.
 const DELIVERIES_BYTES: usize = 64 << 20;
-/// Events of a trigger that may wait, and bytes of their messages.
-const WAITING_MAX: i64 = 1_000_000;
-const WAITING_BYTES: i64 = 8 << 30;
 /// How long deliveries that run may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Wait before an attempt that could not begin in time, in milliseconds.
-const LATE_WAIT_MS: i64 = 500;
 /// Wait before what failed in the queue is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -61,7 +50,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Dispatcher {
     queue: Queue,
     registry: Registry,
-    client: Client,
+    carrier: Carrier,
     health: EventHealth,
     meters: EventMeters,
     endpoints: HashMap<TriggerKey, Endpoint>,
@@ -76,6 +65,8 @@ pub struct Dispatcher {
     leases: Observer<i64, (i64, i64)>,
     /// Triggers of which events wait, as nodes were seen to have them.
     served: Observer<TriggerKey, i64>,
+    /// The part of the upkeep that comes next.
+    next_upkeep: usize,
 }
 
 /// A delivery that ended.
@@ -83,17 +74,18 @@ struct Delivery {
     trigger: TriggerKey,
     spec: Arc<Trigger>,
     lease: Lease,
-    bytes: usize,
+    /// The event.
+    message: Bytes,
     answer: Answer,
 }
 
 impl Dispatcher {
     /// A dispatcher that has delivered nothing yet.
-    pub fn new(queue: Queue, registry: Registry, client: Client, health: EventHealth, meters: EventMeters) -> Self {
+    pub fn new(queue: Queue, registry: Registry, carrier: Carrier, health: EventHealth, meters: EventMeters) -> Self {
         Self {
             queue,
             registry,
-            client,
+            carrier,
             health,
             meters,
             endpoints: HashMap::new(),
@@ -103,6 +95,7 @@ impl Dispatcher {
             ended: Vec::new(),
             leases: Observer::default(),
             served: Observer::default(),
+            next_upkeep: 0,
         }
     }
 
@@ -155,15 +148,15 @@ impl Dispatcher {
         }
     }
 
-    fn ended(&mut self, Delivery { trigger, spec, lease, bytes, answer }: Delivery) {
+    fn ended(&mut self, Delivery { trigger, spec, lease, message, answer }: Delivery) {
         self.running.remove(&lease.seq);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(message.len());
         let now = Instant::now();
         let is_delivered = answer.verdict == Verdict::Delivered;
         let endpoint = self.endpoints.entry(trigger.clone()).or_default();
         let has_turned = match answer.verdict {
-            Verdict::Late => endpoint.give_back(),
-            _ => endpoint.end(is_delivered, now),
+            Verdict::Late | Verdict::Unusable => endpoint.give_back(),
+            Verdict::Delivered | Verdict::Failed { .. } | Verdict::Gone => endpoint.end(is_delivered, now),
         };
         let paused = endpoint.paused_until().map(|until| until.saturating_duration_since(now));
         // There may be more of it, or one that waited for this one.
@@ -185,13 +178,43 @@ impl Dispatcher {
             Fate::Failed => "dead",
         });
         if fate == Fate::Processed {
-            let age = u64::try_from(now_ms.saturating_sub(lease.created_ms)).unwrap_or_default();
+            let age = u64::try_from(now_ms.saturating_sub(lease.since_ms)).unwrap_or_default();
             self.meters.seconds.observe(Duration::from_millis(age).as_secs_f64());
         }
         if let (Fate::Retried { due_ms }, Some(at)) = (&fate, self.endpoints.get_mut(&trigger)) {
             at.look_at(now + Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or_default()));
         }
-        self.ended.push(EndedAttempt { trigger, lease, fate, code: answer.code, last: answer.text });
+        self.ended.push(self.attempt(trigger, lease, fate, (answer, &message)));
+    }
+
+    /// An attempt that ended, with what follows from it.
+    fn attempt(
+        &self,
+        trigger: TriggerKey,
+        lease: Lease,
+        fate: Fate,
+        (answer, message): (Answer, &[u8]),
+    ) -> EndedAttempt {
+        let Answer { code, text: mut last, response, events, .. } = answer;
+        let (triggers, now_ms) = (self.registry.now(), self.queue.now_ms());
+        let bounds = (lease.budget, now_ms);
+        let follows = match fate {
+            Fate::Processed => followup::of_answer(&trigger, events, &triggers, bounds),
+            Fate::Failed => Ok(followup::of_dead_letter(&trigger, message, &triggers, bounds)),
+            Fate::Retried { .. } => Ok(Vec::new()),
+        };
+        let follows = follows.unwrap_or_else(|why| {
+            last.insert_str(0, &format!("events of the answer are left out: {why}: "));
+            tracing::warn!(
+                project = &*trigger.project,
+                trigger = &*trigger.id,
+                why,
+                "events of an answer are left out"
+            );
+            Vec::new()
+        });
+        let response = response.filter(|_| lease.awaited != 0 && fate == Fate::Processed);
+        EndedAttempt { trigger, lease, fate, code, last, response, follows }
     }
 
     /// Writes what became of attempts. Where that fails it is kept, and nothing is begun meanwhile.
@@ -200,7 +223,10 @@ impl Dispatcher {
             return;
         }
         match self.queue.end(&self.ended, self.queue.now_ms()).await {
-            Ok(_) => self.ended.clear(),
+            Ok(written) => {
+                self.meters.queued.inc_by(written.follows);
+                self.ended.clear();
+            }
             Err(error) => self.failed(&error),
         }
         if self.ended.is_empty() {
@@ -268,20 +294,21 @@ impl Dispatcher {
             endpoint.look_at(Instant::now() + wait.min(LOOK_INTERVAL));
         }
         for lease in leases {
-            let bytes = lease.body.len();
             self.running.insert(lease.seq);
-            self.bytes += bytes;
-            let (client, spec, trigger) = (self.client.clone(), spec.clone(), trigger.clone());
+            self.bytes += lease.body.len();
+            let (carrier, spec, trigger) = (self.carrier.clone(), spec.clone(), trigger.clone());
             self.deliveries.spawn(async move {
                 let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
                 let mut lease = lease;
-                let message = Message { id: lease.id.clone(), attempt, body: std::mem::take(&mut lease.body) };
+                let body = Bytes::from(std::mem::take(&mut lease.body));
+                let (project, id) = (trigger.project.clone(), lease.id.clone());
+                let message = Message { project, id, attempt, body: body.clone(), is_event: true };
                 let answer = match at.elapsed() < BEGIN_TIMEOUT {
-                    true => Box::pin(attempt::attempt(&client, &spec, message)).await,
+                    true => Box::pin(attempt::attempt(&carrier, &spec, message)).await,
                     // Another node may have it soon.
                     false => Answer::late(),
                 };
-                Delivery { trigger, spec, lease, bytes, answer }
+                Delivery { trigger, spec, lease, message: body, answer }
             });
         }
     }
@@ -330,84 +357,6 @@ impl Dispatcher {
         }
     }
 
-    /// Makes events of triggers that no node has in force dead letters.
-    async fn fail_others(&mut self, known: &HashSet<TriggerKey>) -> Result<(), QueueError> {
-        let is_shared = self.queue.is_shared();
-        if is_shared {
-            self.queue.serve(known).await?;
-        }
-        let waiting = self.queue.waiting().await?;
-        let (now, now_ms) = (Instant::now(), self.queue.now_ms());
-        self.served.see(waiting.iter().cloned(), now);
-        let mut failed = 0;
-        for (trigger, _) in waiting.iter().filter(|(trigger, _)| !known.contains(trigger)) {
-            if !is_shared || self.served.unchanged(trigger, now) >= SERVED_TIME {
-                failed += self.queue.fail_trigger(trigger, now_ms).await?;
-            }
-        }
-        if failed > 0 {
-            tracing::warn!(failed, "events of triggers that are gone are dead letters now");
-        }
-        Ok(())
-    }
-
-    /// Makes events due whose leases are over: those of other processes that were seen for long enough, and those of this one
-    /// of which it knows nothing.
-    async fn expire(&mut self, now: Instant) -> Result<(), QueueError> {
-        if !self.ended.is_empty() {
-            return Ok(());
-        }
-        let leases = self.queue.running().await?;
-        self.leases.see(leases.iter().map(|lease| (lease.seq, (lease.lease_owner, lease.attempts))), now);
-        let is_over = |lease: &RunningLease| match self.queue.is_own(lease) {
-            true => !self.running.contains(&lease.seq),
-            false => {
-                let time = Duration::from_millis(u64::try_from(lease.lease_ms).unwrap_or_default());
-                self.leases.unchanged(&lease.seq, now) >= time
-            }
-        };
-        let over: Vec<RunningLease> = leases.into_iter().filter(is_over).collect();
-        let expired = self.queue.expire(&over).await?;
-        if expired > 0 {
-            tracing::warn!(expired, "leases of events ended before their deliveries");
-        }
-        Ok(())
-    }
-
-    async fn upkeep(&mut self) {
-        if let Err(error) = self.keep_up().await {
-            self.failed(&error);
-        }
-    }
-
-    async fn keep_up(&mut self) -> Result<(), QueueError> {
-        self.queue.set_clock().await?;
-        let now_ms = self.queue.now_ms();
-        let step_ms = self.queue.follow_clock(now_ms).await?;
-        if step_ms > 0 {
-            tracing::warn!(step_ms, "the clock was set back");
-        }
-        self.expire(Instant::now()).await?;
-        let before = |age: Duration| now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        for (status, age) in [("processed", PROCESSED_AGE), ("failed", FAILED_AGE)] {
-            for _ in 0..PRUNE_BATCHES {
-                if !self.queue.prune(status, before(age)).await? {
-                    break;
-                }
-            }
-        }
-        // Events of a trigger that is gone may have come after that.
-        self.fail_others(&self.registry.now().keys()).await?;
-        let bounds = WaitingBounds { events: WAITING_MAX, bytes: WAITING_BYTES, due_ms: before(FAILED_AGE) };
-        let given_up = self.queue.give_up(bounds, now_ms).await?;
-        if given_up > 0 {
-            tracing::error!(given_up, "events waited for too long or were too many, and are dead letters now");
-        }
-        self.meters.pending.set(self.queue.pending().await?);
-        self.health.set(QUEUE, None);
-        Ok(())
-    }
-
     fn failed(&self, error: &QueueError) {
         if self.health.set(QUEUE, Some(error.to_string())) {
             tracing::error!(cause = ?error, "{error}");
@@ -424,24 +373,6 @@ fn paused_by(answer: &Answer) -> String {
     format!("paused after failures in a row, the last {last}")
 }
 
-/// What becomes of an event after an attempt.
-fn fate(spec: &Trigger, lease: &Lease, verdict: &Verdict, now_ms: i64) -> Fate {
-    let retry_after = match verdict {
-        Verdict::Delivered => return Fate::Processed,
-        Verdict::Gone => return Fate::Failed,
-        Verdict::Late => return Fate::Retried { due_ms: now_ms.saturating_add(LATE_WAIT_MS) },
-        Verdict::Failed { retry_after } => *retry_after,
-    };
-    let attempt = u32::try_from(lease.attempts).unwrap_or(u32::MAX);
-    let wait = backoff::wait(&spec.retries, attempt, rand::random(), retry_after);
-    let due_ms = now_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-    let age = Duration::from_millis(u64::try_from(due_ms.saturating_sub(lease.since_ms)).unwrap_or_default());
-    match backoff::is_retried(&spec.retries, attempt, age) {
-        true => Fate::Retried { due_ms },
-        false => Fate::Failed,
-    }
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -451,45 +382,12 @@ async fn until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn what_an_endpoint_answers_is_not_told_by_health() {
-        let answer = |code| {
-            paused_by(&Answer { verdict: Verdict::Failed { retry_after: None }, code, text: "hidden".to_owned() })
-        };
+        let answer = |code| paused_by(&Answer::failed(code, "hidden".to_owned()));
         assert_eq!(answer(Some(500)), "paused after failures in a row, the last with status 500");
         assert_eq!(answer(None), "paused after failures in a row, the last without an answer");
-    }
-
-    #[test]
-    fn an_attempt_decides_what_becomes_of_an_event() {
-        let spec = json!({"on": {"database": "d", "table": "t"}, "to": {"url": "http://a"}, "retries": {"max": 2, "for": 100, "first": 4}});
-        let spec: Trigger = serde_json::from_value(spec).unwrap();
-        let lease = |attempts, since_ms| {
-            let (id, body) = ("evt".to_owned(), Vec::new());
-            Lease { seq: 1, id, body, attempts, created_ms: 0, since_ms, order_key: None }
-        };
-        let failed = |seconds: Option<u64>| Verdict::Failed { retry_after: seconds.map(Duration::from_secs) };
-        assert_eq!(fate(&spec, &lease(9, 0), &Verdict::Delivered, 1), Fate::Processed);
-        assert_eq!(fate(&spec, &lease(1, 0), &Verdict::Gone, 1), Fate::Failed);
-        let Fate::Retried { due_ms } = fate(&spec, &lease(1, 0), &failed(None), 1000) else {
-            panic!("it is tried again")
-        };
-        assert!((4000..=6000).contains(&due_ms), "{due_ms}");
-        assert_eq!(
-            fate(&spec, &lease(99, 0), &Verdict::Late, 1_000_000),
-            Fate::Retried { due_ms: 1_000_000 + LATE_WAIT_MS },
-            "what was not sent is no dead letter"
-        );
-        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(60)), 1000), Fate::Retried { due_ms: 61_000 });
-        assert_eq!(fate(&spec, &lease(1, 0), &failed(Some(100)), 1000), Fate::Failed, "it would be too late");
-        assert_eq!(fate(&spec, &lease(3, 0), &failed(None), 1000), Fate::Failed, "it was tried often enough");
-        assert!(
-            matches!(fate(&spec, &lease(2, 90_000), &failed(None), 100_000), Fate::Retried { .. }),
-            "it was replayed"
-        );
     }
 }

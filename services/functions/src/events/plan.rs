@@ -14,6 +14,7 @@ use query::{
 
 use super::{
     cloud_event::RowEvent,
+    followup::BUDGET,
     health::EventHealth,
     queue::{FollowedTable, NewEvent, TakenPosition, TriggerKey},
     registry::Triggers,
@@ -139,21 +140,30 @@ impl TablePlan {
         let order = match &trigger.spec.ordered {
             Ordered::No => None,
             Ordered::ByRow => Some(event.doc_id().unwrap_or_default()),
-            Ordered::ByColumn(column) => {
-                let row = after.or(before);
+            ordered @ Ordered::ByPath(_) => {
+                let (row, column) = (after.or(before), ordered.column().unwrap_or_default());
                 Some(row.and_then(|row| row.column(column)).unwrap_or("null").to_owned())
             }
         };
         let order_key = order.map(|order| blake3::hash(order.as_bytes()).as_bytes()[..16].to_vec());
         let (r#type, body) = (operation.event_type(), event.message());
-        NewEvent { trigger: trigger.key.clone(), r#type, body, order_key, id }
+        NewEvent {
+            trigger: trigger.key.clone(),
+            r#type: r#type.into(),
+            due_ms: None,
+            body,
+            order_key,
+            id,
+            budget: BUDGET,
+            is_awaited: false,
+        }
     }
 }
 
 impl PlannedTrigger {
     /// Errors: why it does not fit the table.
     fn of(schema: &Schema, table: &Table, trigger: TriggerKey, spec: Arc<Trigger>) -> Result<Self, String> {
-        let Some(on) = spec.on.rows().cloned() else { return Err("on: it is a schedule".to_owned()) };
+        let Some(on) = spec.on.rows().cloned() else { return Err("on: expected changes of rows".to_owned()) };
         let filter = |name: &str, condition: &Option<serde_json::Value>| -> Result<Filter, String> {
             let Some(condition) = condition else { return Ok(Filter::TRUE) };
             let wrong = |error: query::Error| format!("on.{name}: {error}");
@@ -168,11 +178,7 @@ impl PlannedTrigger {
             }
         };
         let (after, before) = (filter("where", &on.r#where)?, filter("before", &on.before)?);
-        let ordered = match &spec.ordered {
-            Ordered::ByColumn(column) => Some(column),
-            Ordered::No | Ordered::ByRow => None,
-        };
-        for column in on.columns.iter().chain(ordered) {
+        for column in on.columns.iter().map(String::as_str).chain(spec.ordered.column()) {
             table.column(column).map_err(|error| error.to_string())?;
         }
         if spec.ordered == Ordered::ByRow && key(table).is_empty() {

@@ -4,6 +4,7 @@
 //! written only where the row says so still, so that one that is late changes nothing. Of the events of an order key that are
 //! not finished one is not blocked; it alone is leased.
 
+pub mod custom;
 pub mod delivery;
 pub mod observer;
 mod open;
@@ -16,7 +17,8 @@ pub mod tests;
 pub mod upkeep;
 
 use std::{
-    collections::BTreeSet,
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -42,6 +44,10 @@ pub struct Queue {
     arrivals: Arc<Arrivals>,
     /// What the clock of a server told, and when.
     server_clock: Arc<Mutex<Option<(i64, Instant)>>>,
+    /// Events of each trigger that wait and bytes of their messages, as they were counted last.
+    waiting: Arc<Mutex<HashMap<TriggerKey, (i64, i64)>>>,
+    /// Told when attempts of this process have ended.
+    ended: Arc<Notify>,
     /// Locked while a node has the queue.
     _lock: Option<Arc<File>>,
 }
@@ -120,11 +126,17 @@ pub struct NewEvent {
     /// Its trigger.
     pub trigger: TriggerKey,
     /// `DB_INSERT` and so on.
-    pub r#type: &'static str,
+    pub r#type: Cow<'static, str>,
+    /// When it is due, in milliseconds since 1970; `None`: when it is made.
+    pub due_ms: Option<i64>,
     /// The message, or why there is none: then it is not delivered.
     pub body: Result<Vec<u8>, String>,
     /// Events with the same key are delivered one after the other.
     pub order_key: Option<Vec<u8>>,
+    /// How many events may follow from it.
+    pub budget: i64,
+    /// Whether somebody waits for its answer.
+    pub is_awaited: bool,
 }
 
 /// Triggers that have new events.
@@ -247,7 +259,7 @@ impl Queue {
         for chunk in chunks(events) {
             let insert = Statement::new(
                 "INSERT INTO events (id, project, trigger_id, type, body, bytes, order_key, blocked, status, created_ms, \
-                 since_ms, due_ms, last, finished_ms) VALUES ",
+                 since_ms, due_ms, last, finished_ms, budget, awaited) VALUES ",
             );
             let insert = insert.rows(chunk.iter().map(|event| new_row(event, now_ms)));
             added += transaction.execute(insert.push(" ON CONFLICT (id) DO NOTHING")).await?;
@@ -296,17 +308,18 @@ fn of_table<'v>(statement: Statement<'v>, project: &'v str, database: &'v str, t
     statement.push(" AND table_name = ").bind(table)
 }
 
-fn new_row(event: &NewEvent, now_ms: i64) -> [Parameter<'_>; 14] {
+fn new_row(event: &NewEvent, now_ms: i64) -> [Parameter<'_>; 16] {
     let (body, status, last) = match &event.body {
         Ok(body) => (&body[..], "pending", ""),
         Err(why) => (&[][..], "failed", why.as_str()),
     };
+    let due_ms = event.due_ms.map_or(now_ms, |due_ms| due_ms.max(now_ms));
     let is_ordered = event.order_key.is_some() && event.body.is_ok();
     [
         event.id.as_str().into(),
         (&*event.trigger.project).into(),
         (&*event.trigger.id).into(),
-        event.r#type.into(),
+        (&*event.r#type).into(),
         body.into(),
         i64::try_from(body.len()).unwrap_or(i64::MAX).into(),
         event.order_key.as_deref().into(),
@@ -314,9 +327,11 @@ fn new_row(event: &NewEvent, now_ms: i64) -> [Parameter<'_>; 14] {
         status.into(),
         now_ms.into(),
         now_ms.into(),
-        now_ms.into(),
+        due_ms.into(),
         last.into(),
         event.body.is_err().then_some(now_ms).into(),
+        event.budget.into(),
+        i64::from(event.is_awaited).into(),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh::resources::{Current, Snapshot};
-use query::trigger::{Trigger, TriggerResource};
+use query::trigger::{Trigger, TriggerResource, TriggerSource};
 use tokio::sync::watch;
 
 use super::queue::{FollowedTable, TriggerKey};
@@ -20,6 +20,8 @@ pub struct Registry(watch::Receiver<Arc<Triggers>>);
 pub struct Triggers {
     by_key: HashMap<TriggerKey, Arc<Trigger>>,
     by_table: BTreeMap<FollowedTable, Vec<TriggerKey>>,
+    /// By project and type of custom events.
+    by_event: HashMap<Arc<str>, HashMap<String, Vec<TriggerKey>>>,
 }
 
 impl Triggers {
@@ -29,10 +31,17 @@ impl Triggers {
         for (TriggerResource { meta, spec }, _) in snapshot.of() {
             let project: Arc<str> = meta.project.as_str().into();
             let key = TriggerKey { project: project.clone(), id: meta.id.as_str().into() };
-            if let Some(changes) = spec.on.rows() {
-                let (database, table) = (changes.database.as_str().into(), changes.table.as_str().into());
-                let table = FollowedTable { project, database, table };
-                triggers.by_table.entry(table).or_default().push(key.clone());
+            match &spec.on {
+                TriggerSource::Rows(changes) => {
+                    let (database, table) = (changes.database.as_str().into(), changes.table.as_str().into());
+                    let table = FollowedTable { project, database, table };
+                    triggers.by_table.entry(table).or_default().push(key.clone());
+                }
+                TriggerSource::Event(name) => {
+                    let of_project = triggers.by_event.entry(project).or_default();
+                    of_project.entry(name.clone()).or_default().push(key.clone());
+                }
+                TriggerSource::Schedule(_) => {}
             }
             triggers.by_key.insert(key, Arc::new(spec.clone()));
         }
@@ -51,7 +60,7 @@ impl Triggers {
 
     /// Those on schedules.
     pub fn scheduled(&self) -> impl Iterator<Item = (&TriggerKey, &Arc<Trigger>)> {
-        self.by_key.iter().filter(|(_, trigger)| trigger.on.rows().is_none())
+        self.by_key.iter().filter(|(_, trigger)| matches!(trigger.on, TriggerSource::Schedule(_)))
     }
 
     /// All of them.
@@ -62,6 +71,17 @@ impl Triggers {
     /// The tables that they are about.
     pub fn tables(&self) -> BTreeSet<FollowedTable> {
         self.by_table.keys().cloned().collect()
+    }
+
+    /// Whether there is a trigger of custom events of a type.
+    pub fn has_event(&self, project: &str, name: &str) -> bool {
+        self.by_event.get(project).is_some_and(|of_project| of_project.contains_key(name))
+    }
+
+    /// The triggers of custom events of a type.
+    pub fn of_event(&self, project: &str, name: &str) -> Vec<(TriggerKey, Arc<Trigger>)> {
+        let keys = self.by_event.get(project).and_then(|of_project| of_project.get(name)).into_iter().flatten();
+        keys.filter_map(|key| Some((key.clone(), self.get(key)?.clone()))).collect()
     }
 
     /// The triggers that are about a table.

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use mesh::resources::{self, Document, Kind, Parsed, ResourceFault, Snapshot};
 use query::trigger::{Trigger, TriggerMeta, TriggerResource, TriggerSource};
 
-use super::timetable::Timetable;
+use super::{template, timetable::Timetable};
 
 /// The resource kind `trigger`.
 pub const TRIGGER: Kind =
@@ -26,10 +26,13 @@ fn parse(document: &Document) -> Result<Parsed, Vec<ResourceFault>> {
     let faults = resource.spec.faults().into_iter().map(|(path, text)| document.fault(&format!("spec.{path}"), text));
     let wrong_time = match &resource.spec.on {
         TriggerSource::Schedule(schedule) => Timetable::of(schedule).err(),
-        TriggerSource::Rows(_) => None,
+        TriggerSource::Rows(_) | TriggerSource::Event(_) => None,
     };
+    let wrong_template = resource.spec.template.as_deref().and_then(|template| template::check(template).err());
+    let wrong_template = wrong_template.map(|why| document.fault("spec.template", format!("invalid template: {why}")));
     let wrong_time = wrong_time.map(|(key, text)| document.fault(&format!("spec.on.{key}"), text));
-    let faults: Vec<ResourceFault> = wrong_id.into_iter().chain(faults).chain(wrong_time).collect();
+    let faults: Vec<ResourceFault> =
+        wrong_id.into_iter().chain(faults).chain(wrong_time).chain(wrong_template).collect();
     if faults.is_empty() { Ok(Arc::new(resource)) } else { Err(faults) }
 }
 
@@ -139,6 +142,12 @@ mod tests {
         let mut wrong = trigger("shop", "a", "music");
         wrong["spec"]["on"] = json!({"at": "2026-01-01T00:00:00", "timeZone": "Europe/Berlni"});
         assert!(faults(&[wrong])[0].starts_with("spec.on.timeZone: unknown time zone Europe/Berlni"));
+        let mut wrong = trigger("shop", "a", "music");
+        wrong["spec"]["template"] = json!("{{ event.");
+        assert!(faults(&[wrong])[0].starts_with("spec.template: invalid template: "));
+        let mut wrong = trigger("shop", "a", "music");
+        wrong["spec"]["to"] = json!({"topic": "news"});
+        assert!(faults(&[wrong])[0].contains("topic"));
         let mut wrong = trigger("shop", "a", "music");
         wrong["spec"]["topic"] = json!("x");
         assert!(faults(&[wrong])[0].contains("topic"));

@@ -7,17 +7,26 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mesh::telemetry::EventMeters;
 use query::trigger::{Ordered, Trigger, TriggerSource};
+use tokio::time::Instant;
 
 use super::{
     cloud_event,
+    followup::BUDGET,
     health::EventHealth,
-    queue::{NewEvent, Queue, QueueError, TriggerKey, schedule::NextDue},
+    queue::{
+        NewEvent, Queue, QueueError, TriggerKey,
+        observer::Observer,
+        schedule::{NextDue, ScheduleKey},
+    },
     registry::{Registry, Triggers},
     timetable::Timetable,
 };
 
 /// How often it is looked whether a trigger is due, at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a node tells that it has its schedules in force, and after how long without that one is forgotten.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+const KEPT_TIME: Duration = Duration::from_secs(60);
 /// What is wrong, as `/ready` names it.
 const PART: &str = "schedules of triggers";
 /// The type of events of schedules.
@@ -27,15 +36,18 @@ const TYPE: &str = "SCHEDULE";
 pub struct Scheduler {
     queue: Queue,
     registry: Registry,
-    scheduled: HashMap<TriggerKey, Scheduled>,
+    scheduled: HashMap<ScheduleKey, Scheduled>,
     /// What they were read from.
     read_from: Option<Arc<Triggers>>,
+    /// Schedules, as nodes were seen to have them in force.
+    kept: Observer<ScheduleKey, i64>,
+    /// When this node told last that it has its own.
+    kept_at: Option<Instant>,
 }
 
 /// A trigger on a schedule.
 struct Scheduled {
     spec: Arc<Trigger>,
-    schedule: String,
     timetable: Timetable,
 }
 
@@ -51,7 +63,8 @@ pub struct Fired {
 impl Scheduler {
     /// A scheduler of the triggers in force.
     pub fn new(queue: Queue, registry: Registry) -> Self {
-        Self { queue, registry, scheduled: HashMap::new(), read_from: None }
+        let (scheduled, kept) = (HashMap::new(), Observer::default());
+        Self { queue, registry, scheduled, read_from: None, kept, kept_at: None }
     }
 
     /// Makes events for ever.
@@ -79,50 +92,73 @@ impl Scheduler {
         }
     }
 
-    /// Makes events of the triggers that are due.
+    /// Makes events of the triggers that are due, and forgets schedules that no node has in force.
     pub async fn fire(&mut self, now_ms: i64) -> Result<Fired, QueueError> {
-        self.read();
-        if self.scheduled.is_empty() {
+        let is_read = self.read();
+        let now = Instant::now();
+        let is_kept = self.kept_at.is_some_and(|at| now.saturating_duration_since(at) < KEEP_INTERVAL);
+        if self.scheduled.is_empty() && is_kept && !is_read {
             return Ok(Fired::default());
         }
-        let known: HashMap<TriggerKey, NextDue> = self.queue.schedules().await?.into_iter().collect();
+        let known: HashMap<ScheduleKey, NextDue> = self.queue.schedules().await?.into_iter().collect();
         let mut fired = Fired::default();
-        for (trigger, scheduled) in &self.scheduled {
-            let next_ms = match known.get(trigger).filter(|next| next.schedule == scheduled.schedule) {
-                Some(due) => match due.due_ms {
-                    Some(due_ms) if due_ms <= now_ms => {
-                        let (next_ms, event) = scheduled.event(trigger, due_ms, now_ms);
-                        fired.events += self.queue.fire(event, (due, next_ms), now_ms).await?;
-                        next_ms
-                    }
-                    due_ms => due_ms,
-                },
+        for (key, scheduled) in &self.scheduled {
+            let next_ms = match known.get(key).map(|next| next.due_ms) {
+                Some(Some(due_ms)) if due_ms <= now_ms => {
+                    let (next_ms, event) = scheduled.event(&key.trigger, due_ms, now_ms);
+                    fired.events += self.queue.fire(event, key, (due_ms, next_ms), now_ms).await?;
+                    next_ms
+                }
+                Some(due_ms) => due_ms,
                 None => {
                     let due_ms = scheduled.timetable.after(now_ms);
-                    let next = NextDue { schedule: scheduled.schedule.clone(), due_ms };
-                    self.queue.schedule(trigger, &next).await?;
+                    self.queue.schedule(key, due_ms).await?;
                     due_ms
                 }
             };
             fired.next_ms = [fired.next_ms, next_ms].into_iter().flatten().min();
         }
+        if is_read || !is_kept {
+            self.keep(known, now).await?;
+        }
         Ok(fired)
     }
 
-    /// Reads the triggers in force, where they are others.
-    fn read(&mut self) {
+    /// Tells that the schedules of this node are in force, and forgets those that none has. Nodes that share a queue learn of
+    /// triggers one after the other.
+    async fn keep(&mut self, known: HashMap<ScheduleKey, NextDue>, now: Instant) -> Result<(), QueueError> {
+        let is_shared = self.queue.is_shared();
+        if is_shared {
+            for key in self.scheduled.keys() {
+                self.queue.keep_schedule(key).await?;
+            }
+        }
+        self.kept.see(known.iter().map(|(key, next)| (key.clone(), next.beat)), now);
+        for (key, next) in known.iter().filter(|(key, _)| !self.scheduled.contains_key(key)) {
+            if !is_shared || self.kept.unchanged(key, now) >= KEPT_TIME {
+                self.queue.forget_schedule(key, *next).await?;
+            }
+        }
+        self.kept_at = Some(now);
+        Ok(())
+    }
+
+    /// Reads the triggers in force, where they are others; whether they are.
+    fn read(&mut self) -> bool {
         let triggers = self.registry.now();
         if self.read_from.as_ref().is_some_and(|read| Arc::ptr_eq(read, &triggers)) {
-            return;
+            return false;
         }
         let scheduled = triggers.scheduled().filter_map(|(key, spec)| {
             let TriggerSource::Schedule(schedule) = &spec.on else { return None };
             // Documents with a schedule that is wrong are not in force.
             let timetable = Timetable::of(schedule).ok()?;
-            Some((key.clone(), Scheduled { spec: spec.clone(), schedule: schedule.to_string(), timetable }))
+            let key = ScheduleKey { trigger: key.clone(), schedule: schedule.to_string() };
+            Some((key, Scheduled { spec: spec.clone(), timetable }))
         });
         self.scheduled = scheduled.collect();
         self.read_from = Some(triggers);
+        true
     }
 }
 
@@ -134,7 +170,16 @@ impl Scheduled {
         let body = Ok(cloud_event::schedule_message(&id, trigger, due_ms));
         // All are of one key where they are ordered.
         let order_key = (self.spec.ordered != Ordered::No).then(|| TYPE.as_bytes().to_vec());
-        let event = NewEvent { id, trigger: trigger.clone(), r#type: TYPE, body, order_key };
+        let event = NewEvent {
+            id,
+            trigger: trigger.clone(),
+            r#type: TYPE.into(),
+            due_ms: None,
+            body,
+            order_key,
+            budget: BUDGET,
+            is_awaited: false,
+        };
         (self.timetable.after(now_ms), event)
     }
 }

@@ -12,9 +12,10 @@ use mesh::{Call, Code, Fault, Mesh, Tasks, config::Node};
 use proto::{
     Links,
     auth::{
-        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeFilesRequest, AuthorizeFilesResponse,
-        AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, ReachableRequest,
-        ReachableResponse, RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse,
+        Access, AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeEventsRequest, AuthorizeEventsResponse,
+        AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeRequest, AuthorizeResponse, AuthorizeWorkerRequest,
+        AuthorizeWorkerResponse, ReachableRequest, ReachableResponse, RevisionsRequest, RevisionsResponse,
+        SignFileRequest, SignFileResponse,
     },
     crud::{
         Answer, Change, ChangesRequest, ChangesResponse, Database, DescribeRequest, DescribeResponse, Event,
@@ -411,6 +412,13 @@ impl AuthRules for Neighbour {
         &self,
         _: tonic::Request<AuthorizeCallRequest>,
     ) -> Result<Response<AuthorizeCallResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn authorize_events(
+        &self,
+        _: tonic::Request<AuthorizeEventsRequest>,
+    ) -> Result<Response<AuthorizeEventsResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

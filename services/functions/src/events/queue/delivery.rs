@@ -1,9 +1,11 @@
 //! What delivery does with the queue: it leases events that are due, and writes what became of them.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+
+use bytes::Bytes;
 
 use super::{
-    Queue, QueueError, TriggerKey, chunks, order,
+    NewEvent, Queue, QueueError, TriggerKey, chunks, order,
     store::{Parameter, Statement, StoreTransaction},
 };
 
@@ -18,12 +20,14 @@ pub struct Lease {
     pub body: Vec<u8>,
     /// The number of the attempt, from 1.
     pub attempts: i64,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: i64,
-    /// Since when its attempts count.
+    /// Since when its attempts count, in milliseconds since 1970: when it was made, replayed, or due first.
     pub since_ms: i64,
     /// What it is ordered by, where it is.
     pub order_key: Option<Vec<u8>>,
+    /// How many events may follow from it.
+    pub budget: i64,
+    /// 1 where somebody waits for its answer.
+    pub awaited: i64,
 }
 
 /// Asks for leases of the events of a trigger.
@@ -79,6 +83,19 @@ pub struct EndedAttempt {
     pub code: Option<u16>,
     /// The beginning of the answer, or what went wrong.
     pub last: String,
+    /// What whoever waits for the event gets, JSON.
+    pub response: Option<Bytes>,
+    /// Events that follow, durable with what became of this one.
+    pub follows: Vec<NewEvent>,
+}
+
+/// What was written of attempts that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenEnds {
+    /// Attempts that had their leases still.
+    pub attempts: u64,
+    /// Events that follow from them.
+    pub follows: u64,
 }
 
 impl Queue {
@@ -135,14 +152,15 @@ impl Queue {
         };
         let lease = lease.push(
             "), placed AS MATERIALIZED (SELECT seq, sum(bytes) OVER (ORDER BY due_ms, seq) - bytes AS before FROM due) \
-             UPDATE events SET status = 'running', attempts = attempts + 1, lease_owner = ",
+             UPDATE events SET status = 'running', attempts = attempts + 1, since_ms = CASE WHEN attempts = 0 \
+             AND due_ms > since_ms THEN due_ms ELSE since_ms END, lease_owner = ",
         )
         .bind(self.owner)
         .push(", lease_ms = ")
         .bind(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
         .push(" WHERE seq IN (SELECT seq FROM placed WHERE before < ")
         .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
-        .push(") RETURNING seq, id, body, attempts, created_ms, since_ms, order_key");
+        .push(") RETURNING seq, id, body, attempts, since_ms, order_key, budget, awaited");
         let mut leases: Vec<Lease> = transaction.rows(lease).await?;
         leases.sort_by_key(|lease| lease.seq);
         let next_due_ms = match (leases.len() as i64) < count {
@@ -152,31 +170,44 @@ impl Queue {
         Ok(Leased { leases, next_due_ms })
     }
 
-    /// Writes what became of attempts; how many of them had their leases still.
-    pub async fn end(&self, attempts: &[EndedAttempt], now_ms: i64) -> Result<u64, QueueError> {
+    /// Writes what became of attempts that have their leases still, and the events that follow from these.
+    pub async fn end(&self, attempts: &[EndedAttempt], now_ms: i64) -> Result<WrittenEnds, QueueError> {
         let mut transaction = self.store.begin().await?;
         let finished = attempts.iter().filter(|attempt| !matches!(attempt.fate, Fate::Retried { .. }));
         let keys =
             order::keys(finished.filter_map(|attempt| Some((&attempt.trigger, attempt.lease.order_key.as_deref()?))));
-        if !keys.is_empty() {
+        if !keys.is_empty() || attempts.iter().flat_map(|attempt| &attempt.follows).any(|next| next.order_key.is_some())
+        {
             transaction.lock_order().await?;
         }
-        let mut written = 0;
+        let mut held = HashSet::new();
         for chunk in chunks(attempts) {
-            let end = Statement::new("WITH ended(seq, attempts, status, due_ms, finished_ms, code, last) AS (VALUES ")
-                .rows(chunk.iter().map(|attempt| ended_row(attempt, now_ms)))
-                .push(
-                    ") UPDATE events SET status = ended.status, due_ms = coalesce(ended.due_ms, events.due_ms), \
-                 finished_ms = ended.finished_ms, code = ended.code, last = ended.last, lease_owner = NULL, \
+            let end = Statement::new(
+                "WITH ended(seq, attempts, status, due_ms, finished_ms, code, last, response) AS (VALUES ",
+            )
+            .rows(chunk.iter().map(|attempt| ended_row(attempt, now_ms)))
+            .push(
+                ") UPDATE events SET status = ended.status, due_ms = coalesce(ended.due_ms, events.due_ms), \
+                 finished_ms = ended.finished_ms, code = ended.code, last = ended.last, \
+                 response = ended.response, lease_owner = NULL, \
                  lease_ms = NULL FROM ended WHERE events.seq = ended.seq AND events.status = 'running' \
                  AND events.attempts = ended.attempts AND events.lease_owner = ",
-                )
-                .bind(self.owner);
-            written += transaction.execute(end).await?;
+            )
+            .bind(self.owner)
+            .push(" RETURNING events.seq");
+            let rows: Vec<(i64,)> = transaction.rows(end).await?;
+            held.extend(rows.into_iter().map(|(seq,)| seq));
         }
         order::unblock(&mut transaction, &keys).await?;
+        let of_held = attempts.iter().filter(|attempt| held.contains(&attempt.lease.seq));
+        let follows: Vec<NewEvent> = of_held.flat_map(|attempt| attempt.follows.iter().cloned()).collect();
+        let added = if follows.is_empty() { 0 } else { self.insert(&mut transaction, &follows, now_ms).await? };
         transaction.commit().await?;
-        Ok(written)
+        self.ended.notify_waiters();
+        if !follows.is_empty() {
+            self.arrived(follows.into_iter().map(|event| event.trigger));
+        }
+        Ok(WrittenEnds { attempts: held.len() as u64, follows: added })
     }
 
     /// Gives up what this process has: the next begins again what it began, and follows its tables.
@@ -208,7 +239,8 @@ async fn next_due(
     Ok(next.first().map(|(due_ms,)| *due_ms))
 }
 
-fn ended_row(EndedAttempt { lease, fate, code, last, .. }: &EndedAttempt, now_ms: i64) -> [Parameter<'_>; 7] {
+fn ended_row(attempt: &EndedAttempt, now_ms: i64) -> [Parameter<'_>; 8] {
+    let EndedAttempt { lease, fate, code, last, response, .. } = attempt;
     let (status, due_ms, finished_ms) = match fate {
         Fate::Processed => ("processed", None, Some(now_ms)),
         Fate::Retried { due_ms } => ("pending", Some(*due_ms), None),
@@ -222,5 +254,6 @@ fn ended_row(EndedAttempt { lease, fate, code, last, .. }: &EndedAttempt, now_ms
         finished_ms.into(),
         code.map(i64::from).into(),
         last.as_str().into(),
+        response.as_deref().into(),
     ]
 }

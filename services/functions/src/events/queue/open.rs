@@ -129,7 +129,8 @@ impl Queue {
     fn new(store: Store) -> Self {
         // 0 is nobody.
         let owner = rand::random::<i64>() | 1;
-        Self { store, owner, arrivals: Arc::default(), server_clock: Arc::default(), _lock: None }
+        let (arrivals, server_clock, waiting, ended) = Default::default();
+        Self { store, owner, arrivals, server_clock, waiting, ended, _lock: None }
     }
 
     /// Sets the clock of the queue by that of the server which nodes share, never ahead of it.

@@ -10,6 +10,9 @@ const PRUNE_BATCH: i64 = 1000;
 const FAIL_BATCH: i64 = 5000;
 /// Events after which finished ones are removed, the oldest first.
 const EVENTS_MAX: i64 = 1_000_000;
+/// Events of a trigger that wait, and bytes of their messages, from which on callers queue no more.
+const CROWDED_EVENTS: i64 = 500_000;
+const CROWDED_BYTES: i64 = 4 << 30;
 /// A clock that went back by less was not set back.
 const CLOCK_STEP_MS: i64 = 2000;
 
@@ -96,6 +99,10 @@ impl Queue {
                  WHERE status = 'pending' GROUP BY project, trigger_id",
             ))
             .await?;
+        let counts = waiting.iter().map(|(project, id, count, size, _)| {
+            (TriggerKey { project: project.as_str().into(), id: id.as_str().into() }, (*count, *size))
+        });
+        *self.waiting.lock().expect("no code panics while it holds this lock") = counts.collect();
         let mut given_up = 0;
         for (project, id, count, size, oldest_ms) in waiting {
             let (many, large) = ((count - events).max(0), (size - bytes).max(0));
@@ -120,6 +127,13 @@ impl Queue {
             given_up += self.fail(first, "it waited for too long", now_ms).await?;
         }
         Ok(given_up)
+    }
+
+    /// Whether so much of a trigger waited when that was counted last that callers queue no more: what is given up for being
+    /// too much is never for what a stranger sends.
+    pub fn is_crowded(&self, trigger: &TriggerKey) -> bool {
+        let waiting = self.waiting.lock().expect("no code panics while it holds this lock");
+        waiting.get(trigger).is_some_and(|(events, bytes)| *events >= CROWDED_EVENTS || *bytes >= CROWDED_BYTES)
     }
 
     /// Tells other nodes that this one has these triggers in force.

@@ -138,8 +138,44 @@ async fn what_fell_due_meanwhile_is_due_once_and_an_edit_begins_anew(place: Plac
     assert!(queue.schedules().await.unwrap().is_empty(), "nothing stays of a trigger that is gone");
 }
 
+/// Nodes learn of an edit one after the other, and each goes on with the schedule that it has.
+async fn nodes_with_other_schedules_of_a_trigger_leave_each_other_alone(place: Place) {
+    let queue = place.open().await;
+    let of = |schedule: &str| Registry::of(triggers(&[("a", json!({"schedule": schedule}))]));
+    let mut hourly = Scheduler::new(queue.clone(), of("0 * * * *"));
+    let mut halves = Scheduler::new(queue.clone(), of("30 * * * *"));
+    if !queue.is_shared() {
+        // A file is of one node, which forgets at once what it has not.
+        hourly.fire(START).await.unwrap();
+        halves.fire(START).await.unwrap();
+        assert_eq!(queue.schedules().await.unwrap().len(), 1);
+        return;
+    }
+    let mut events = 0;
+    for minute in 0..=240 {
+        events += hourly.fire(START + minute * MINUTE).await.unwrap().events;
+        events += halves.fire(START + minute * MINUTE).await.unwrap().events;
+    }
+    assert_eq!((events, queue.schedules().await.unwrap().len()), (8, 2));
+    let expected = (1..=8).map(|half| START + half * 30 * MINUTE);
+    assert_eq!(due_times(&queue, "a").await, ids("a", expected));
+
+    // Once no node has had one for a while, it is forgotten.
+    let known = || async { queue.schedules().await.unwrap().into_iter().collect::<HashMap<_, _>>() };
+    let now = Instant::now();
+    hourly.keep(known().await, now).await.unwrap();
+    halves.keep(known().await, now).await.unwrap();
+    hourly.keep(known().await, now + KEPT_TIME / 2).await.unwrap();
+    hourly.keep(known().await, now + KEPT_TIME).await.unwrap();
+    assert_eq!(known().await.len(), 2, "the other node was seen to have it");
+    hourly.keep(known().await, now + 2 * KEPT_TIME).await.unwrap();
+    let left: Vec<String> = known().await.into_keys().map(|key| key.schedule).collect();
+    assert_eq!(left, ["cron 0 * * * * UTC"]);
+}
+
 on_both!(
     each_time_is_due_once,
     steps_of_the_clock_make_no_time_due_twice_or_early,
     what_fell_due_meanwhile_is_due_once_and_an_edit_begins_anew,
+    nodes_with_other_schedules_of_a_trigger_leave_each_other_alone,
 );
