@@ -185,7 +185,9 @@ async fn read_rows(
         // Kept out of the futures of all others.
         None => Box::pin(plan_read(RequestPlanner::new(service, caller, project), table_ref, &body)).await?,
     };
-    let ReadResult { json, truncated, .. } = executed(service, caller, &project, read).await?;
+    let (wanted, table) = (read.node.shape, table_ref.table);
+    let answers = service.edge().read(caller, &project, vec![read]).await?;
+    let ReadResult { json, truncated, .. } = only_answer(answers, wanted, table)?;
     Ok(rows(&json, truncated))
 }
 
@@ -197,13 +199,13 @@ pub(crate) async fn read_by_fields(
     fields: Fields,
 ) -> Result<ReadResult, Fault> {
     let planner = RequestPlanner::begin(service, caller, ProjectRef { id: table_ref.project, found }).await?;
-    let (project, read) = planned(planner, table_ref, fields).await?;
-    executed(service, caller, &project, read).await
+    let (project, read) = Box::pin(planned(planner, table_ref, fields)).await?;
+    let wanted = read.node.shape;
+    only_answer(service.edge().read(caller, &project, vec![read]).await?, wanted, table_ref.table)
 }
 
-async fn executed(service: &Service, caller: &Caller, project: &Project, read: Read) -> Result<ReadResult, Fault> {
-    let (wanted, table) = (read.node.shape, read.table.clone());
-    let answers = service.edge().read(caller, project, vec![read]).await?;
+/// The answer to the one read of a table that was asked for. Errors: no row passes where one is wanted.
+fn only_answer(answers: Vec<ReadResult>, wanted: Shape, table: &str) -> Result<ReadResult, Fault> {
     let Some(answer) = answers.into_iter().next() else {
         return Err(Fault::internal("the request could not be answered", "no answer to a read"));
     };
@@ -220,7 +222,7 @@ async fn plan_read(
     body: &[u8],
 ) -> Result<(Arc<Project>, Read), Fault> {
     let service = planner.service();
-    let (project, read) = planned(planner, table_ref, parsed(service, body)?).await?;
+    let (project, read) = Box::pin(planned(planner, table_ref, parsed(service, body)?)).await?;
     service.rest_reads().keep(&project, table_ref, body, &read);
     Ok((project, read))
 }

@@ -273,6 +273,7 @@ mod tests {
             service: name.to_owned(),
             function: function.to_owned(),
             params: "{}".into(),
+            of_operator: false,
         };
         service.authorize_call(&request, SystemTime::now(), None).unwrap_err()
     }

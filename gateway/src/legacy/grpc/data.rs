@@ -75,10 +75,10 @@ impl SpaceCloud {
                 ("options", options(&asked.unwrap_or_default())),
             ]);
             let table = (table_ref(&meta)?, project);
-            let read = rest::read_by_fields(&self.service, &caller, table, Fields::new(fields)).await?;
+            let read = Box::pin(rest::read_by_fields(&self.service, &caller, table, Fields::new(fields))).await?;
             Ok(Answer { result: read.json, is_truncated: read.truncated })
         };
-        answered.await.map_err(refusal)
+        Box::pin(answered).await.map_err(refusal)
     }
 
     pub(super) async fn update_rows(&self, request: Request<api::UpdateRequest>) -> Result<Bytes, Refusal> {
