@@ -36,7 +36,7 @@ use crate::{
         accept::{accepted, required},
         unary,
     },
-    http::{TOKEN_BYTES_MAX, bearer, current, guarded},
+    http::{TOKEN_BYTES_MAX, bearer, body, current, guarded},
     rest::{self, Fields},
 };
 
@@ -289,6 +289,10 @@ impl SpaceCloud {
         let (metadata, extensions, mut message) = request.into_parts();
         let meta = meta(&mut message).ok_or_else(|| query::Error::Required("meta".to_owned()))?;
         required("meta.project", &meta.project)?;
+        let (size, most) = (message.encoded_len(), self.service.config().body_bytes);
+        if size > most {
+            return Err(body::too_large(most, Some(size as u64)));
+        }
         let head = (metadata.as_ref(), &extensions);
         let (mut caller, project) = accepted(&self.service, head, &message, &meta.project)?;
         if !meta.token.is_empty() {
@@ -313,7 +317,7 @@ impl SpaceCloud {
         // Clients of one language do not name it.
         let project = match (project.is_empty(), &self.service.edge().projects()[..]) {
             (true, [only]) => only.id.to_string(),
-            _ => project,
+            _ => required("project", &project)?.to_owned(),
         };
         let accepted = self.accept(request, |message| {
             Some(api::Meta { project, token: std::mem::take(&mut message.token), ..api::Meta::default() })
