@@ -92,13 +92,16 @@ pub struct Edge {
     /// Whether unknown names are told to everybody, and refusals logged.
     is_development: bool,
     calls: CallLimit,
+    /// Of requests that wait for answers of triggers.
+    waits: CallLimit,
 }
 
 impl Edge {
     /// The path over `mesh` for the projects of `catalogue`.
     pub(crate) fn new(mesh: Mesh, catalogue: Catalogue, config: &Config) -> Self {
-        let calls = CallLimit::new(config.in_flight, mesh.metrics());
-        Self { mesh, catalogue, answer_bytes: config.answer_bytes, is_development: config.development, calls }
+        let calls = CallLimit::of_calls(config.in_flight, mesh.metrics());
+        let waits = CallLimit::of_waits(config.in_flight, mesh.metrics());
+        Self { mesh, catalogue, answer_bytes: config.answer_bytes, is_development: config.development, calls, waits }
     }
 
     /// Bytes of JSON that the answer to a request to `project` may have.

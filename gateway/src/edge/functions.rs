@@ -64,26 +64,38 @@ impl FunctionAnswer {
     }
 }
 
-/// Concurrency limit of calls: functions may be slow, and requests of other kinds find room beside them.
+/// Concurrency limit of calls, or of what waits as they do: functions may be slow, and requests of other kinds find room beside
+/// them.
 #[derive(Clone)]
 pub(super) struct CallLimit {
     running: Arc<Semaphore>,
     limit: usize,
+    /// What it is of.
+    what: &'static str,
     shed: Counter,
 }
 
 impl CallLimit {
-    /// Half of the requests that are answered at once.
-    pub(super) fn new(in_flight: usize, metrics: &Metrics) -> Self {
-        let limit = (in_flight / 2).clamp(1, Semaphore::MAX_PERMITS);
-        Self { running: Arc::new(Semaphore::new(limit)), limit, shed: metrics.shed("in_flight") }
+    /// Of calls: half of the requests that are answered at once.
+    pub(super) fn of_calls(in_flight: usize, metrics: &Metrics) -> Self {
+        Self::new(in_flight / 2, "calls of functions", metrics)
+    }
+
+    /// Of requests that wait for answers of triggers: a quarter of them.
+    pub(super) fn of_waits(in_flight: usize, metrics: &Metrics) -> Self {
+        Self::new(in_flight / 4, "requests that wait for answers of triggers", metrics)
+    }
+
+    fn new(limit: usize, what: &'static str, metrics: &Metrics) -> Self {
+        let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
+        Self { running: Arc::new(Semaphore::new(limit)), limit, what, shed: metrics.shed("in_flight") }
     }
 
     /// Room for a call, until it is dropped. Errors: `TOO_MANY`.
     pub(super) fn enter(&self) -> Result<SemaphorePermit<'_>, Fault> {
         self.running.try_acquire().map_err(|_| {
             self.shed.inc();
-            let text = format!("the limit of {} calls of functions at once is reached, try again later", self.limit);
+            let text = format!("the limit of {} {} at once is reached, try again later", self.limit, self.what);
             Fault::new(Code::TooMany, text)
         })
     }

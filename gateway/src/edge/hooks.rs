@@ -83,10 +83,21 @@ impl HookQuestion<'_> {
     }
 
     fn late(&self, time: Duration) -> Fault {
-        let Hook { service, function, .. } = self.hook;
-        let text =
-            format!("function {function} of service {service}, which is asked before, did not answer within {time:?}");
-        Fault::new(Code::Deadline, text)
+        self.log(&format!("no answer within {time:?}"));
+        Fault::new(Code::Deadline, format!("the function that is asked before did not answer within {time:?}"))
+    }
+
+    /// Tells operators what went wrong, of which callers hear that it did.
+    fn log(&self, why: &str) {
+        let (project, Hook { service, function, .. }) = (&*self.project.id, self.hook);
+        tracing::warn!(project, service, function, why, "a function that is asked before did not answer as it must");
+    }
+
+    /// A call that failed, without the names in it.
+    fn failed(&self, fault: Fault) -> Fault {
+        self.log(&fault.message);
+        let text = "the function that is asked before cannot be called, or did not answer as it must";
+        Fault { message: text.to_owned(), ..fault }
     }
 
     async fn asked(&self, mutation: &mut Mutation, time: Duration) -> Result<bool, Fault> {
@@ -152,11 +163,13 @@ impl HookQuestion<'_> {
             params: Bytes::new(),
             of_operator: true,
         };
-        let grant = edge.mesh.auth_rules().authorize_call(&caller.call, asked).await?.grant;
+        let grant = edge.mesh.auth_rules().authorize_call(&caller.call, asked).await;
+        let grant = grant.map_err(|status| self.failed(status.into()))?.grant;
         let _running = edge.calls.enter()?;
         let timeout_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let request = CallRequest { grant, params, timeout_ms, answer_bytes: ANSWER_BYTES };
-        let answer = edge.mesh.functions().call(&caller.call, request).await?;
+        let answer = edge.mesh.functions().call(&caller.call, request).await;
+        let answer = answer.map_err(|status| self.failed(status.into()))?;
         let status = u16::try_from(answer.status).unwrap_or_default();
         self.verdict(&FunctionAnswer { status, body: answer.body }.result()?)
     }
@@ -176,9 +189,8 @@ impl HookQuestion<'_> {
 
     /// The fault of an answer that is none.
     fn malformed(&self, why: &str) -> Fault {
-        let Hook { service, function, .. } = self.hook;
-        let text = format!("function {function} of service {service}, which is asked before, answered wrongly: {why}");
-        Fault::new(Code::BadGateway, text)
+        self.log(why);
+        Fault::new(Code::BadGateway, "the function that is asked before answered wrongly")
     }
 
     fn document(&self, table: &str, doc: Object) -> Result<Document, Fault> {

@@ -63,8 +63,8 @@ impl Edge {
         let event = |CustomEvent { r#type, payload, delay_ms, at_ms }| QueuedEvent { r#type, payload, delay_ms, at_ms };
         let events = events.into_iter().map(event).collect();
         let request = QueueRequest { grant, events, idempotency_key, wait: is_awaited };
-        // It may wait for as long as a call of a function.
-        let _running = is_awaited.then(|| self.calls.enter()).transpose()?;
+        // It may wait for as long as a call of a function, and keeps none away.
+        let _waiting = is_awaited.then(|| self.waits.enter()).transpose()?;
         Ok(self.mesh.functions().queue(&caller.call, request).await?.response)
     }
 }

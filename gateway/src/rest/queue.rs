@@ -26,8 +26,6 @@ use crate::{
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// How far ahead a time without a delay counts as now, in milliseconds: clients send that of their own clock.
-const SKEW_MS: i64 = 30_000;
 
 /// Routes of custom events; the second one is of clients of earlier servers.
 pub fn routes() -> Router<Service> {
@@ -126,7 +124,7 @@ fn custom_event(mut fields: Fields, now_ms: i64) -> Result<CustomEvent, Fault> {
     // Triggers have no options that these would have to fit.
     fields.object("options")?;
     let delay_ms = delay(&mut fields)?;
-    let at_ms = timestamp(&mut fields, now_ms)?.filter(|at_ms| delay_ms > 0 || *at_ms > now_ms + SKEW_MS);
+    let at_ms = timestamp(&mut fields, now_ms)?;
     let mut json = Vec::new();
     payload.write_json(&mut json);
     Ok(CustomEvent { r#type, payload: json.into(), delay_ms, at_ms })
@@ -241,14 +239,18 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_text_or_a_number_and_a_clock_may_be_ahead() {
+    fn a_time_is_a_text_or_a_number_and_goes_on_as_it_is() {
         let at = |time: &str| one(&format!(r#"{{"type":"a","timestamp":{time}}}"#)).at_ms;
         assert_eq!(at("1700000060"), Some(NOW + 60_000));
         assert_eq!(at("1700000060000"), Some(NOW + 60_000));
         assert_eq!(at("\"2023-11-14T22:14:20Z\""), Some(NOW + 60_000));
         assert_eq!(at("\"2023-11-14T23:14:20.5+01:00\""), Some(NOW + 60_500));
-        for time in ["\"\"", "null", "0", "1700000030", "\"2023-11-14T22:13:50Z\""] {
+        for time in ["\"\"", "null"] {
             assert_eq!(at(time), None, "{time}");
+        }
+        // Whatever the clock says: the same request is the same a minute later.
+        for (time, at_ms) in [("0", 0), ("1700000030", NOW + 30_000), ("\"2023-11-14T22:13:20Z\"", NOW)] {
+            assert_eq!(at(time), Some(at_ms), "{time}");
         }
         let both = one(r#"{"type":"a","timestamp":1700000010,"delay":5}"#);
         assert_eq!((both.at_ms, both.delay_ms), (Some(NOW + 10_000), 5000));

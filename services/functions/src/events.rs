@@ -121,7 +121,7 @@ impl Events {
         }
         let queue = self.open().await;
         self.opened.send_replace(Some(queue.clone()));
-        let carrier = Carrier { client: self.client.clone(), mesh: self.mesh.clone() };
+        let carrier = Carrier { client: self.client.clone(), mesh: self.mesh.clone(), renders: attempt::renders() };
         let (registry, health) = (self.registry.clone(), self.health.clone());
         let dispatcher = Dispatcher::new(queue.clone(), registry, carrier, health, self.meters.clone());
         if let Bus::Nats(nats) = self.mesh.bus()

@@ -251,6 +251,10 @@ async fn callers_wait_for_responses(shape: Shape) -> anyhow::Result<()> {
     ensure!(status == 502 && body["code"] == "BAD_GATEWAY" && !body.to_string().contains("hidden"), "{status} {body}");
     let list = json!({ "events": [{ "type": "answers", "isSynchronous": true }] });
     assert_eq!(client.post("eventing/queue", &list).await?.0, 400);
+    let later = json!({ "type": "answers", "delay": 1, "isSynchronous": true });
+    let (status, body) = client.post("eventing/queue", &later).await?;
+    let text = body["error"].as_str().unwrap_or_default();
+    ensure!(status == 400 && text.starts_with("invalid isSynchronous of event answers"), "{status} {body}");
     // The same request again has the same answer, and does nothing more.
     let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
     let request = json!({ "type": "answers", "payload": 7, "isSynchronous": true }).to_string();

@@ -146,7 +146,7 @@ async fn rules_and_schemas_decide_what_is_queued(shape: Shape) -> anyhow::Result
             json!({ "by": "staff", "lines": [{}] }),
             400,
             json!("BAD_REQUEST"),
-            "invalid payload of event order: /lines/0: \"n\" is a required property",
+            "invalid payload of event order: it does not fit the schema of its type",
         ),
     ] {
         let (found, body) = client.post("eventing/queue", &json!({ "type": "order", "payload": payload })).await?;
@@ -180,6 +180,12 @@ async fn a_request_with_a_name_is_made_once(shape: Shape) -> anyhow::Result<()> 
     // Another type has names of its own, and so has another request.
     assert_eq!(stage.named("k 1", &json!({ "type": "other", "payload": { "n": 2 } })).await?.0, 200);
     assert_eq!(stage.named("k 2", &json!({ "type": "order", "payload": { "n": 3 } })).await?.0, 200);
+    // A time is what was sent, whatever the clock says a moment later.
+    let soon = clock::unix_ms(SystemTime::now()) + 30_500;
+    let timed = json!({ "type": "order", "payload": 1, "timestamp": soon });
+    assert_eq!(stage.named("k 3", &timed).await?, (200, json!({})));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(stage.named("k 3", &timed).await?, (200, json!({})));
     for wrong in ["k".repeat(256), String::new()] {
         let (status, body) = stage.named(&wrong, &order).await?;
         ensure!(status == 400 && body["code"] == "BAD_REQUEST", "{status} {body}");
@@ -265,6 +271,10 @@ async fn events_of_a_value_wait_for_each_other(shape: Shape) -> anyhow::Result<(
     let stage = Stage::with(shape, documents).await?;
     stage.webhook.answers("/values", Manner::Badly);
     stage.webhook.answers("/all", Manner::Badly);
+    // One that waited for its time would hold back all after it.
+    let (status, body) = stage.queue(json!({ "type": "order", "payload": {}, "delay": 3600 })).await?;
+    let text = body["error"].as_str().unwrap_or_default();
+    ensure!(status == 400 && text.starts_with("invalid delay or timestamp of event order"), "{status} {body}");
     for n in 0..40 {
         let body = json!({ "type": "order", "payload": { "n": n, "customer": { "id": n % 3 } } });
         assert_eq!(stage.queue(body).await?.0, 200);

@@ -18,6 +18,7 @@ use super::{
     followup::BUDGET,
     queue::{
         NewEvent, Queue, TriggerKey,
+        crowd::NAMES_MAX,
         custom::{EventOutcome, Queued, RequestName},
     },
     refusal::QueueRefusal,
@@ -29,6 +30,10 @@ use crate::answer;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the messages that one request makes: an event is one for each trigger of its type.
 const REQUEST_BYTES: usize = 64 << 20;
+/// Such messages.
+const REQUEST_MESSAGES: usize = 20_000;
+/// How far ahead a time without a delay counts as now, in milliseconds: clients send that of their own clock.
+const SKEW_MS: i64 = 30_000;
 
 /// Requests that wait for answers at once.
 const WAITING_MAX: usize = 256;
@@ -72,41 +77,47 @@ impl CustomEvents {
         let is_awaited = request.wait;
         let place = is_awaited.then(|| self.waiting.try_acquire()).transpose();
         let _place = place.map_err(|_| QueueRefusal::ManyWait { limit: WAITING_MAX })?;
-        let (now_ms, mut name) = (queue.now_ms(), name(project, &request));
+        let (now_ms, mut name) = (queue.now_ms(), name(project, &request, &triggers));
+        let before = match &name {
+            Some(name) => queue.known(name, now_ms).await.map_err(QueueRefusal::Queue)?,
+            None => None,
+        };
+        match before {
+            Some(Queued::Known(awaited)) => return known(&queue, &awaited).await,
+            Some(Queued::Conflict) => return Err(QueueRefusal::OtherRequest(request.idempotency_key)),
+            Some(Queued::New(_)) | None => {}
+        }
+        fits(project, &request.events, &triggers)?;
         let mut events = Vec::new();
-        let mut bytes = 0;
         for event in request.events {
             let event = CustomEvent { due_ms: due_ms(&event, now_ms), r#type: event.r#type, payload: event.payload };
-            for made in event.messages(project, &triggers, now_ms) {
-                bytes += made.body.as_ref().map_or(0, Vec::len);
-                events.push(NewEvent { is_awaited, ..made });
+            if event.due_ms.is_some() {
+                event.check_delay(project, &triggers, is_awaited)?;
             }
+            let messages = event.messages(project, &triggers, now_ms).into_iter();
+            events.extend(messages.map(|made| NewEvent { is_awaited, ..made }));
         }
-        if bytes > REQUEST_BYTES {
-            return Err(QueueRefusal::LargeEvents { bytes, limit: REQUEST_BYTES });
+        if events.is_empty() {
+            return Ok(QueueResponse::default());
         }
-        if let Some(event) = events.iter().find(|event| queue.is_crowded(&event.trigger)) {
-            return Err(QueueRefusal::Crowded(event.trigger.id.to_string()));
+        has_room(&queue, project, &events, name.is_some())?;
+        let mut awaited: Vec<String> = Vec::new();
+        if is_awaited {
+            awaited.extend(events.iter().map(|event| event.id.clone()));
         }
-        let ids = || events.iter().map(|event| event.id.clone()).collect();
-        let mut awaited: Vec<String> = if is_awaited { ids() } else { Vec::new() };
         if let Some(name) = &mut name {
             name.awaited.clone_from(&awaited);
         }
-        let is_known = match queue.add(&events, name.as_ref(), now_ms).await {
+        match queue.add(&events, name.as_ref(), now_ms).await {
             Ok(Queued::New(added)) => {
                 self.meters.queued.inc_by(added);
-                false
+                let response = if awaited.is_empty() { None } else { answered(&queue, &awaited).await? };
+                Ok(QueueResponse { is_known: false, response })
             }
-            Ok(Queued::Known(before)) => {
-                awaited = before;
-                true
-            }
-            Ok(Queued::Conflict) => return Err(QueueRefusal::OtherRequest(request.idempotency_key)),
-            Err(error) => return Err(QueueRefusal::Queue(error)),
-        };
-        let response = if awaited.is_empty() { None } else { answered(&queue, &awaited).await? };
-        Ok(QueueResponse { is_known, response })
+            Ok(Queued::Known(before)) => known(&queue, &before).await,
+            Ok(Queued::Conflict) => Err(QueueRefusal::OtherRequest(request.idempotency_key)),
+            Err(error) => Err(QueueRefusal::Queue(error)),
+        }
     }
 
     /// The queue; `None` where nobody wants anything of it, and there is none yet.
@@ -122,6 +133,45 @@ impl CustomEvents {
             Ok(Err(_)) | Err(_) => Err(QueueRefusal::NoQueue),
         }
     }
+}
+
+/// The answer to a request that was made before, and waited for these events.
+async fn known(queue: &Queue, awaited: &[String]) -> Result<QueueResponse, QueueRefusal> {
+    let response = if awaited.is_empty() { None } else { answered(queue, awaited).await? };
+    Ok(QueueResponse { is_known: true, response })
+}
+
+/// Whether the messages of a request are within bounds, before any of them is made.
+fn fits(project: &str, events: &[QueuedEvent], triggers: &Triggers) -> Result<(), QueueRefusal> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for QueuedEvent { r#type, payload, .. } in events {
+        let of_type = triggers.count_of_event(project, r#type);
+        count = count.saturating_add(of_type);
+        bytes = bytes.saturating_add(payload.len().saturating_mul(of_type));
+    }
+    if count > REQUEST_MESSAGES {
+        return Err(QueueRefusal::ManyMessages { count, limit: REQUEST_MESSAGES });
+    }
+    match bytes > REQUEST_BYTES {
+        true => Err(QueueRefusal::LargeEvents { bytes, limit: REQUEST_BYTES }),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is room for the events of a request.
+fn has_room(queue: &Queue, project: &str, events: &[NewEvent], is_named: bool) -> Result<(), QueueRefusal> {
+    if is_named && queue.has_many_names(project) {
+        return Err(QueueRefusal::ManyNames { limit: NAMES_MAX });
+    }
+    for NewEvent { trigger, due_ms, .. } in events {
+        if queue.is_crowded(trigger) {
+            return Err(QueueRefusal::Crowded(trigger.id.to_string()));
+        }
+        if due_ms.is_some() && queue.has_many_delayed(trigger) {
+            return Err(QueueRefusal::ManyDelayed(trigger.id.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// The first response to events, once there is one or all are done. Errors: none was delivered, or it takes too long.
@@ -191,18 +241,21 @@ fn check(request: &QueueRequest) -> Result<(), QueueRefusal> {
 
 /// When an event is due; `None`: now.
 fn due_ms(event: &QueuedEvent, now_ms: i64) -> Option<i64> {
-    let at_ms = event.at_ms.map_or(now_ms, |at_ms| at_ms.max(now_ms));
+    let is_due = |at_ms: &i64| event.delay_ms == 0 && *at_ms <= now_ms.saturating_add(SKEW_MS);
+    let at_ms = event.at_ms.filter(|at_ms| !is_due(at_ms)).map_or(now_ms, |at_ms| at_ms.max(now_ms));
     let delay_ms = i64::try_from(event.delay_ms).unwrap_or(i64::MAX);
     let due_ms = at_ms.saturating_add(delay_ms);
     (due_ms > now_ms).then_some(due_ms)
 }
 
-/// The name of a request, where it has one.
-fn name(project: &str, request: &QueueRequest) -> Option<RequestName> {
+/// The name of a request, where it has one, of the types that have triggers: nothing is kept of others. What it asks for is told
+/// apart by what was sent, whatever a clock says.
+fn name(project: &str, request: &QueueRequest, triggers: &Triggers) -> Option<RequestName> {
     if request.idempotency_key.is_empty() {
         return None;
     }
-    let mut types: Vec<String> = request.events.iter().map(|event| event.r#type.clone()).collect();
+    let wanted = request.events.iter().filter(|event| triggers.has_event(project, &event.r#type));
+    let mut types: Vec<String> = wanted.map(|event| event.r#type.clone()).collect();
     types.sort_unstable();
     types.dedup();
     let mut hasher = blake3::Hasher::new();
@@ -225,6 +278,22 @@ fn name(project: &str, request: &QueueRequest) -> Option<RequestName> {
 }
 
 impl CustomEvent {
+    /// Whether an event may wait for its time. Errors: where a trigger is ordered, everything of its key would wait too; an answer
+    /// is not waited for.
+    pub fn check_delay(&self, project: &str, triggers: &Triggers, is_awaited: bool) -> Result<(), QueueRefusal> {
+        let name = &self.r#type;
+        if is_awaited {
+            let text = format!("invalid isSynchronous of event {name}: one that is not due now is not waited for");
+            return Err(QueueRefusal::Malformed(text));
+        }
+        match triggers.of_event(project, name).iter().any(|(_, spec)| spec.ordered != Ordered::No) {
+            true => Err(QueueRefusal::Malformed(format!(
+                "invalid delay or timestamp of event {name}: events of a type with an ordered trigger are due now"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// The event for each trigger of its type.
     pub fn messages(&self, project: &str, triggers: &Triggers, now_ms: i64) -> Vec<NewEvent> {
         let of_type = triggers.of_event(project, &self.r#type);
@@ -271,7 +340,8 @@ mod tests {
         assert_eq!(due_ms(&queued("", 0, None), 5), None);
         assert_eq!(due_ms(&queued("", 7, None), 5), Some(12));
         assert_eq!(due_ms(&queued("", 0, Some(4)), 5), None);
-        assert_eq!(due_ms(&queued("", 0, Some(9)), 5), Some(9));
+        assert_eq!(due_ms(&queued("", 0, Some(SKEW_MS + 5)), 5), None, "a clock may be ahead");
+        assert_eq!(due_ms(&queued("", 0, Some(SKEW_MS + 6)), 5), Some(SKEW_MS + 6));
         assert_eq!(due_ms(&queued("", 1, Some(9)), 5), Some(10));
         assert_eq!(due_ms(&queued("", 1, Some(i64::MAX)), 5), Some(i64::MAX));
     }
@@ -280,7 +350,7 @@ mod tests {
     fn a_request_is_the_same_only_in_all_of_it() {
         let of = |events: Vec<QueuedEvent>| {
             let request = QueueRequest { events, idempotency_key: "k".to_owned(), ..QueueRequest::default() };
-            name("p", &request).unwrap().request
+            name("p", &request, &Triggers::default()).unwrap().request
         };
         let first = of(vec![queued("1", 0, None)]);
         assert_eq!(first, of(vec![queued("1", 0, None)]));

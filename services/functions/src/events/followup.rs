@@ -49,7 +49,10 @@ pub fn of_answer(
         let at_ms = at.map(|at| at.unix_ms(now_ms)).transpose().map_err(|why| format!("timestamp: {why}"))?.flatten();
         let delay_ms = i64::try_from(delay_ms).unwrap_or(i64::MAX);
         let due_ms = at_ms.unwrap_or(now_ms).max(now_ms).saturating_add(delay_ms);
-        let event = CustomEvent { r#type, payload, due_ms: Some(due_ms) };
+        let event = CustomEvent { r#type, payload, due_ms: (due_ms > now_ms).then_some(due_ms) };
+        if event.due_ms.is_some() {
+            event.check_delay(&trigger.project, triggers, false).map_err(|refusal| refusal.to_string())?;
+        }
         made.extend(event.messages(&trigger.project, triggers, now_ms));
     }
     shared(made, budget)

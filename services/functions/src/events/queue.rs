@@ -4,6 +4,7 @@
 //! written only where the row says so still, so that one that is late changes nothing. Of the events of an order key that are
 //! not finished one is not blocked; it alone is leased.
 
+pub mod crowd;
 pub mod custom;
 pub mod delivery;
 pub mod observer;
@@ -18,10 +19,10 @@ pub mod upkeep;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs::File,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Instant, SystemTime},
 };
 
@@ -30,7 +31,10 @@ use mesh::clock;
 use sqlx::migrate::MigrateError;
 use tokio::sync::Notify;
 
-use self::store::{Parameter, Statement, Store};
+use self::{
+    crowd::Crowd,
+    store::{Parameter, Statement, Store},
+};
 
 /// Rows of one statement: a few sizes, so that few statements are prepared.
 const CHUNKS: [usize; 3] = [64, 8, 1];
@@ -44,8 +48,8 @@ pub struct Queue {
     arrivals: Arc<Arrivals>,
     /// What the clock of a server told, and when.
     server_clock: Arc<Mutex<Option<(i64, Instant)>>>,
-    /// Events of each trigger that wait and bytes of their messages, as they were counted last.
-    waiting: Arc<Mutex<HashMap<TriggerKey, (i64, i64)>>>,
+    /// What there is of each trigger, and of each project.
+    crowd: Arc<Mutex<Crowd>>,
     /// Told when attempts of this process have ended.
     ended: Arc<Notify>,
     /// Locked while a node has the queue.
@@ -240,7 +244,7 @@ impl Queue {
             return Err(QueueError::Lost);
         }
         transaction.commit().await?;
-        self.arrived(events.iter().map(|event| event.trigger.clone()));
+        self.added(events, now_ms);
         Ok(added)
     }
 
@@ -287,9 +291,19 @@ impl Queue {
         Ok(())
     }
 
+    /// Events are durable now.
+    fn added(&self, events: &[NewEvent], now_ms: i64) {
+        self.crowd().add(events, now_ms);
+        self.arrived(events.iter().map(|event| event.trigger.clone()));
+    }
+
     fn arrived(&self, triggers: impl Iterator<Item = TriggerKey>) {
         self.arrivals.triggers.lock().expect("no code panics while it holds this lock").extend(triggers);
         self.arrivals.told.notify_one();
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().expect("no code panics while it holds this lock")
     }
 
     /// Waits for new events. Cancel-safe.

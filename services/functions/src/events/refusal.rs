@@ -34,6 +34,27 @@ pub enum QueueRefusal {
     /// Too many events of a trigger wait.
     #[error("too many events of trigger {0} wait, try again later")]
     Crowded(String),
+    /// Too many events of a trigger are delayed.
+    #[error("too many events of trigger {0} are delayed, try again later")]
+    ManyDelayed(String),
+    /// Too many requests of a project have names.
+    #[error(
+        "the limit of {limit} requests with an Idempotency-Key of a project within 24 hours is reached, try again later"
+    )]
+    ManyNames {
+        /// The limit.
+        limit: i64,
+    },
+    /// Too many messages of a request.
+    #[error(
+        "events for {count} triggers are over the limit of {limit} of a request: each is one for each trigger of its type"
+    )]
+    ManyMessages {
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Too many requests wait for answers.
     #[error("the limit of {limit} requests that wait for answers of triggers is reached, try again later")]
     ManyWait {
@@ -63,9 +84,14 @@ impl From<QueueRefusal> for Fault {
     fn from(refusal: QueueRefusal) -> Self {
         let code = match &refusal {
             QueueRefusal::Malformed(_) => Code::BadRequest,
-            QueueRefusal::ManyEvents { .. } | QueueRefusal::LargeEvents { .. } => Code::TooLarge,
+            QueueRefusal::ManyEvents { .. } | QueueRefusal::LargeEvents { .. } | QueueRefusal::ManyMessages { .. } => {
+                Code::TooLarge
+            }
             QueueRefusal::OtherRequest(_) => Code::Conflict,
-            QueueRefusal::Crowded(_) | QueueRefusal::ManyWait { .. } => Code::TooMany,
+            QueueRefusal::Crowded(_)
+            | QueueRefusal::ManyDelayed(_)
+            | QueueRefusal::ManyNames { .. }
+            | QueueRefusal::ManyWait { .. } => Code::TooMany,
             QueueRefusal::Undelivered(_) => Code::BadGateway,
             QueueRefusal::Late(_) => Code::Deadline,
             QueueRefusal::NoQueue => Code::Unavailable,

@@ -78,6 +78,11 @@ impl Triggers {
         self.by_event.get(project).is_some_and(|of_project| of_project.contains_key(name))
     }
 
+    /// How many triggers of custom events of a type there are.
+    pub fn count_of_event(&self, project: &str, name: &str) -> usize {
+        self.by_event.get(project).and_then(|of_project| of_project.get(name)).map_or(0, Vec::len)
+    }
+
     /// The triggers of custom events of a type.
     pub fn of_event(&self, project: &str, name: &str) -> Vec<(TriggerKey, Arc<Trigger>)> {
         let keys = self.by_event.get(project).and_then(|of_project| of_project.get(name)).into_iter().flatten();

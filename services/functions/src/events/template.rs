@@ -4,7 +4,9 @@
 
 use std::io;
 
-use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, escape_formatter, filters, value::Serde};
+use minijinja::{
+    AutoEscape, Environment, Error, State, UndefinedBehavior, Value, escape_formatter, filters, value::Serde,
+};
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
@@ -12,6 +14,8 @@ use serde_json::Value as Json;
 const OUTPUT_BYTES: usize = 1 << 20;
 /// Steps of a template: what takes some 50 ms.
 const STEPS: u64 = 200_000;
+/// Bytes of a text of which each part costs as much as a step.
+const STEP_BYTES: usize = 64;
 /// How deep blocks of a template may be within each other.
 const DEPTH: usize = 100;
 /// Bytes of the text of an error.
@@ -76,14 +80,16 @@ fn environment<'t>() -> Environment<'t> {
 }
 
 /// A list as one text, with another text between its items.
-fn join(values: &Value, between: Option<String>) -> Result<String, Error> {
+fn join(state: &State, values: &Value, between: Option<String>) -> Result<String, Error> {
     let between = between.unwrap_or_default();
     let mut text = String::new();
     for (index, value) in values.try_iter()?.enumerate() {
         if index > 0 {
             text.push_str(&between);
         }
-        text.push_str(&value.to_string());
+        let value = value.to_string();
+        state.consume_fuel(1 + ((value.len() + between.len()) / STEP_BYTES) as u64)?;
+        text.push_str(&value);
         if text.len() > OUTPUT_BYTES {
             return Err(Error::new(minijinja::ErrorKind::InvalidOperation, "the joined text is too long"));
         }
@@ -198,6 +204,11 @@ mod tests {
                 "more than 1048576 bytes",
             ),
             ("{{ event.data.l|join(event.data.t) }}", json!({"l": long, "t": text}), "too long"),
+            (
+                "{% for a in event.data %}{% if event.data|join %}{% endif %}{% endfor %}1",
+                json!(vec![1; 24_000]),
+                "fuel",
+            ),
         ] {
             let why = of(template, data).unwrap_err();
             assert!(why.contains(told), "{template}: {why}");

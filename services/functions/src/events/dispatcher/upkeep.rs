@@ -122,7 +122,14 @@ impl Dispatcher {
             }
             Upkeep::Leases => self.expire(Instant::now()).await?,
             Upkeep::Processed => self.prune("processed", before(PROCESSED_AGE)).await?,
-            Upkeep::Requests => self.queue.forget_requests(now_ms).await?,
+            Upkeep::Requests => {
+                for _ in 0..PRUNE_BATCHES {
+                    if !self.queue.forget_requests(now_ms).await? {
+                        break;
+                    }
+                }
+                self.queue.count_requests().await?;
+            }
             Upkeep::Failed => self.prune("failed", before(FAILED_AGE)).await?,
             // Events of a trigger that is gone may have come after that.
             Upkeep::Others => self.fail_others(&self.registry.now().keys()).await?,

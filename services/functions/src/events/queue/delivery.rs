@@ -205,7 +205,7 @@ impl Queue {
         transaction.commit().await?;
         self.ended.notify_waiters();
         if !follows.is_empty() {
-            self.arrived(follows.into_iter().map(|event| event.trigger));
+            self.added(&follows, now_ms);
         }
         Ok(WrittenEnds { attempts: held.len() as u64, follows: added })
     }

@@ -129,8 +129,8 @@ impl Queue {
     fn new(store: Store) -> Self {
         // 0 is nobody.
         let owner = rand::random::<i64>() | 1;
-        let (arrivals, server_clock, waiting, ended) = Default::default();
-        Self { store, owner, arrivals, server_clock, waiting, ended, _lock: None }
+        let (arrivals, server_clock, crowd, ended) = Default::default();
+        Self { store, owner, arrivals, server_clock, crowd, ended, _lock: None }
     }
 
     /// Sets the clock of the queue by that of the server which nodes share, never ahead of it.

@@ -1,8 +1,13 @@
 //! Upkeep of the queue: leases of processes that are gone, events that waited for too long, and those that are finished.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use super::{Queue, QueueError, TriggerKey, order, store::Statement};
+use super::{
+    Queue, QueueError, TriggerKey,
+    crowd::{Amount, Waiting},
+    order,
+    store::Statement,
+};
 
 /// Finished events that are removed in one transaction.
 const PRUNE_BATCH: i64 = 1000;
@@ -10,9 +15,6 @@ const PRUNE_BATCH: i64 = 1000;
 const FAIL_BATCH: i64 = 5000;
 /// Events after which finished ones are removed, the oldest first.
 const EVENTS_MAX: i64 = 1_000_000;
-/// Events of a trigger that wait, and bytes of their messages, from which on callers queue no more.
-const CROWDED_EVENTS: i64 = 500_000;
-const CROWDED_BYTES: i64 = 4 << 30;
 /// A clock that went back by less was not set back.
 const CLOCK_STEP_MS: i64 = 2000;
 
@@ -29,7 +31,7 @@ pub struct RunningLease {
     pub lease_ms: i64,
 }
 
-/// Bounds of the events of a trigger that wait.
+/// Bounds of the events of a trigger that wait and are due.
 #[derive(Debug, Clone, Copy)]
 pub struct WaitingBounds {
     /// How many.
@@ -92,20 +94,10 @@ impl Queue {
     /// Makes events dead letters that are beyond the bounds of their triggers, the oldest first; how many.
     pub async fn give_up(&self, bounds: WaitingBounds, now_ms: i64) -> Result<u64, QueueError> {
         let WaitingBounds { events, bytes, due_ms } = bounds;
-        let waiting: Vec<(String, String, i64, i64, i64)> = self
-            .store
-            .rows(Statement::new(
-                "SELECT project, trigger_id, count(*), CAST(sum(bytes) AS BIGINT), min(due_ms) FROM events \
-                 WHERE status = 'pending' GROUP BY project, trigger_id",
-            ))
-            .await?;
-        let counts = waiting.iter().map(|(project, id, count, size, _)| {
-            (TriggerKey { project: project.as_str().into(), id: id.as_str().into() }, (*count, *size))
-        });
-        *self.waiting.lock().expect("no code panics while it holds this lock") = counts.collect();
+        let counted = self.count_waiting(now_ms).await?;
         let mut given_up = 0;
-        for (project, id, count, size, oldest_ms) in waiting {
-            let (many, large) = ((count - events).max(0), (size - bytes).max(0));
+        for (TriggerKey { project, id }, Waiting { due, .. }, oldest_ms) in counted {
+            let (many, large) = ((due.events - events).max(0), (due.bytes - bytes).max(0));
             if many == 0 && large == 0 && oldest_ms >= due_ms {
                 continue;
             }
@@ -114,10 +106,12 @@ impl Queue {
                     "SELECT seq FROM (SELECT seq, due_ms, row_number() OVER oldest AS place, \
                      sum(bytes) OVER oldest - bytes AS before FROM events WHERE status = 'pending' AND project = ",
                 )
-                .bind(project.clone())
+                .bind(project.to_string())
                 .push(" AND trigger_id = ")
-                .bind(id.clone())
-                .push(" WINDOW oldest AS (ORDER BY due_ms, seq)) AS waiting WHERE due_ms < ")
+                .bind(id.to_string())
+                .push(" AND (attempts > 0 OR due_ms <= ")
+                .bind(now_ms)
+                .push(") WINDOW oldest AS (ORDER BY due_ms, seq)) AS waiting WHERE due_ms < ")
                 .bind(due_ms)
                 .push(" OR place <= ")
                 .bind(many)
@@ -129,11 +123,36 @@ impl Queue {
         Ok(given_up)
     }
 
-    /// Whether so much of a trigger waited when that was counted last that callers queue no more: what is given up for being
-    /// too much is never for what a stranger sends.
+    /// Counts the events of each trigger that wait, with when the first of them is due.
+    async fn count_waiting(&self, now_ms: i64) -> Result<Vec<(TriggerKey, Waiting, i64)>, QueueError> {
+        let select = "SELECT project, trigger_id, count(*), CAST(sum(bytes) AS BIGINT), min(due_ms) FROM events \
+            WHERE status = 'pending' AND (attempts > 0 OR due_ms <= ";
+        let due = Statement::new(select).bind(now_ms).push(") GROUP BY project, trigger_id");
+        let select = "SELECT project, trigger_id, count(*), CAST(sum(bytes) AS BIGINT), min(due_ms) FROM events \
+            WHERE status = 'pending' AND attempts = 0 AND due_ms > ";
+        let delayed = Statement::new(select).bind(now_ms).push(" GROUP BY project, trigger_id");
+        let mut all: BTreeMap<TriggerKey, (Waiting, i64)> = BTreeMap::new();
+        for (statement, is_delayed) in [(due, false), (delayed, true)] {
+            let rows: Vec<(String, String, i64, i64, i64)> = self.store.rows(statement).await?;
+            for (project, id, events, bytes, first_ms) in rows {
+                let key = TriggerKey { project: project.into(), id: id.into() };
+                let (waiting, oldest_ms) = all.entry(key).or_insert((Waiting::default(), i64::MAX));
+                *(if is_delayed { &mut waiting.delayed } else { &mut waiting.due }) = Amount { events, bytes };
+                *oldest_ms = first_ms.min(*oldest_ms);
+            }
+        }
+        self.crowd().count_events(all.iter().map(|(key, (waiting, _))| (key.clone(), *waiting)));
+        Ok(all.into_iter().map(|(key, (waiting, oldest_ms))| (key, waiting, oldest_ms)).collect())
+    }
+
+    /// Whether so much of a trigger is due that callers queue no more.
     pub fn is_crowded(&self, trigger: &TriggerKey) -> bool {
-        let waiting = self.waiting.lock().expect("no code panics while it holds this lock");
-        waiting.get(trigger).is_some_and(|(events, bytes)| *events >= CROWDED_EVENTS || *bytes >= CROWDED_BYTES)
+        self.crowd().is_full(trigger)
+    }
+
+    /// Whether so much of a trigger is delayed that callers delay no more.
+    pub fn has_many_delayed(&self, trigger: &TriggerKey) -> bool {
+        self.crowd().has_many_delayed(trigger)
     }
 
     /// Tells other nodes that this one has these triggers in force.

@@ -1,12 +1,17 @@
 //! Custom events: made once for a name, and not before they are due.
 
 use super::*;
-use crate::events::queue::custom::{Queued, RequestName};
+use crate::events::queue::{
+    crowd::NAMES_MAX,
+    custom::{Queued, RequestName},
+};
 
 on_both!(
     a_request_with_a_name_is_made_once_a_day,
     what_is_delayed_is_not_early_and_its_attempts_count_from_then,
     what_follows_is_durable_with_what_became_of_its_event,
+    names_are_looked_up_counted_and_forgotten_in_batches,
+    what_is_delayed_is_counted_apart_and_at_once,
 );
 
 const DAY: i64 = 86_400_000;
@@ -36,7 +41,7 @@ async fn a_request_with_a_name_is_made_once_a_day(place: Place) {
     let other = RequestName { project: "q".to_owned(), ..name("k", &["order"], b"2") };
     assert_eq!(add("e7", &other, 1).await, Queued::New(1));
     assert_eq!(add("e8", &name("k", &["order"], b"2"), DAY + 1).await, Queued::New(1), "a day is over");
-    queue.forget_requests(3 * DAY).await.unwrap();
+    assert!(!queue.forget_requests(3 * DAY).await.unwrap());
     assert_eq!(add("e9", &name("l", &["order"], b"7"), 2).await, Queued::New(1), "old names are forgotten");
     assert_eq!(queue.add(&[event("e10", None)], None, 0).await.unwrap(), Queued::New(1));
     let mut ids: Vec<String> = lease(&queue, 100, 3 * DAY).await.0.into_iter().map(|lease| lease.id).collect();
@@ -86,4 +91,41 @@ async fn what_follows_is_durable_with_what_became_of_its_event(place: Place) {
     );
     let ids: Vec<String> = lease(&queue, 9, 1).await.0.into_iter().map(|lease| lease.id).collect();
     assert_eq!(ids, ["next"], "the second one of its key waits");
+}
+
+async fn names_are_looked_up_counted_and_forgotten_in_batches(place: Place) {
+    let queue = place.open().await;
+    let types: Vec<String> = (0..1001).map(|id| format!("t{id:04}")).collect();
+    let many = RequestName { types, ..name("k", &[], b"1") };
+    assert_eq!(queue.known(&many, 0).await.unwrap(), None);
+    queue.add(&[event("e1", None)], Some(&many), 0).await.unwrap();
+    assert_eq!(queue.known(&many, DAY).await.unwrap(), Some(Queued::Known(vec!["x".to_owned()])));
+    assert_eq!(queue.known(&name("k", &["t0007"], b"2"), DAY).await.unwrap(), Some(Queued::Conflict));
+    assert_eq!(queue.known(&many, DAY + 1).await.unwrap(), None, "a day is over");
+    let full = [("shop".to_owned(), NAMES_MAX - 1)];
+    queue.crowd().count_names(full.clone().into_iter());
+    assert!(!queue.has_many_names("shop"));
+    queue.add(&[event("e2", None)], Some(&name("l", &["order"], b"1")), 1).await.unwrap();
+    assert!(queue.has_many_names("shop"), "it counts at once");
+    queue.count_requests().await.unwrap();
+    assert!(!queue.has_many_names("shop"));
+    assert!(queue.forget_requests(DAY + 1).await.unwrap(), "1000 of them");
+    assert!(!queue.forget_requests(DAY + 1).await.unwrap());
+    assert_eq!(queue.known(&many, 1).await.unwrap(), None);
+    assert!(queue.known(&name("l", &["order"], b"1"), 1).await.unwrap().is_some(), "it is not old");
+}
+
+async fn what_is_delayed_is_counted_apart_and_at_once(place: Place) {
+    let queue = place.open().await;
+    let delayed = |id: usize| NewEvent { due_ms: Some(5000), ..event(&format!("e{id}"), None) };
+    let crowded = || [queue.is_crowded(&trigger("a")), queue.has_many_delayed(&trigger("a"))];
+    queue.crowd().add(&vec![delayed(0); 99_980], 0);
+    queue.add(&(1..20).map(delayed).collect::<Vec<_>>(), None, 0).await.unwrap();
+    assert_eq!(crowded(), [false, false]);
+    queue.add(&[delayed(20)], None, 0).await.unwrap();
+    assert_eq!(crowded(), [false, true], "it counts at once, and keeps no others away");
+    let bounds = WaitingBounds { events: 15, bytes: i64::MAX, due_ms: 0 };
+    assert_eq!(queue.give_up(bounds, 4999).await.unwrap(), 0, "nothing is due");
+    assert_eq!(crowded(), [false, false], "they were counted");
+    assert_eq!(queue.give_up(bounds, 5000).await.unwrap(), 5);
 }
