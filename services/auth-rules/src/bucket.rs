@@ -178,6 +178,7 @@ mod tests {
             "limits": {"size": "10MB", "types": ["image/*", "application/pdf"]},
             "cacheControl": "no-cache",
             "inline": true,
+            "images": ["jpeg", "png", "webp"],
         });
         assert_eq!(faults("files", spec), Vec::<String>::new());
         assert_eq!(faults("files", json!({"backend": {"kind": "memory"}})), Vec::<String>::new());
@@ -194,6 +195,7 @@ mod tests {
             (json!({"backend": {"kind": "s3", "bucket": "b", "accessKey": "a"}}), "spec.backend: accessKey"),
             (json!({"backend": {"kind": "gcs", "bucket": "b", "prefix": "../x"}}), "spec.backend.prefix"),
             (json!({"cacheControl": "a\nb"}), "spec.cacheControl"),
+            (json!({"images": ["jpeg", "gif"]}), "spec.images.1"),
             (rule(json!({"prefix": "img"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/:a/:a"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/", "reed": {"rule": "allow"}})), "did you mean read?"),

@@ -126,7 +126,7 @@ pub async fn get(
     }
     let target = existing(files, &input.bucket, &input.key)?;
     let ranges = input.range.iter().map(byte_range).collect();
-    let parts = FileParts { ranges, ranges_if_etag: None, ranges_if_modified_s: None };
+    let parts = FileParts { ranges, ..FileParts::default() };
     let file = match Box::pin(download::open(files, &target, parts)).await {
         Err(fault) => return Err(missing_folder(fault)),
         file => file?,
@@ -345,7 +345,7 @@ pub async fn read(
     target: &FileTarget,
     (range, conditions): (Option<ByteRange>, &HeaderMap),
 ) -> Result<impl futures::Stream<Item = Result<Bytes, Fault>> + Send + 'static + use<>, Fault> {
-    let parts = FileParts { ranges: range.into_iter().collect(), ranges_if_etag: None, ranges_if_modified_s: None };
+    let parts = FileParts { ranges: range.into_iter().collect(), ..FileParts::default() };
     let file = Box::pin(download::open(files, target, parts)).await.map_err(missing_folder)?;
     check_source(conditions, &file.entry)?;
     match file.unsatisfiable() {
