@@ -1,6 +1,6 @@
 //! Images that are made of files: what the address asks for.
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use mesh::Fault;
 use proto::storage::{
     ImageRequest,

@@ -217,10 +217,7 @@ fn bytes_of(range: &Range, size: u64) -> Result<(u64, u64), Fault> {
 }
 
 /// `HeadObject`
-pub async fn head(
-    files: &ProjectFiles,
-    request: S3Request<HeadObjectInput>,
-) -> Result<S3Response<HeadObjectOutput>, Fault> {
+pub async fn head(files: &ProjectFiles, request: S3Request<HeadObjectInput>) -> Result<HeadObjectOutput, Fault> {
     let S3Request { input, headers, .. } = request;
     check_version(input.version_id.as_ref())?;
     if input.part_number.is_some() {
@@ -234,7 +231,7 @@ pub async fn head(
     check_conditions(&headers, &entry)?;
     let part = input.range.as_ref().map(|range| bytes_of(range, entry.size)).transpose()?;
     let size = part.map_or(entry.size, |(first, last)| last - first + 1);
-    let output = HeadObjectOutput {
+    Ok(HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         cache_control: target.bucket.spec.cache_control.clone(),
         content_length: i64::try_from(size).ok(),
@@ -244,10 +241,7 @@ pub async fn head(
         last_modified: moment(entry.modified_ms),
         content_type: Some(entry.content_type),
         ..HeadObjectOutput::default()
-    };
-    let mut response = S3Response::new(output);
-    response.status = part.is_some().then_some(http::StatusCode::PARTIAL_CONTENT);
-    Ok(response)
+    })
 }
 
 /// `DeleteObject`

@@ -56,7 +56,7 @@ impl S3 for S3Operations {
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let files = &files(&request)?;
-        Box::pin(within(files, objects::head(files, request))).await.map_err(error_of)
+        answered(Box::pin(within(files, objects::head(files, request)))).await
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
