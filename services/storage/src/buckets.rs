@@ -48,6 +48,7 @@ pub struct Bucket {
     backend: Result<Backend, String>,
     /// Which opening of a backend it has.
     opened: u64,
+    project: String,
     id: String,
 }
 
@@ -55,6 +56,11 @@ impl Bucket {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its project.
+    pub fn project(&self) -> &str {
+        &self.project
     }
 
     /// A number that no other backend has, nor one that was opened in its place.
@@ -154,7 +160,8 @@ fn opened(snapshot: &Snapshot, config: &Config, tasks: &Tasks, before: &Opened) 
         if let (Err(cause), None) = (&backend, known) {
             error!(project, bucket = id, cause, "bucket cannot be opened");
         }
-        buckets.insert((project, id.clone()), Arc::new(Bucket { spec, backend, opened, id }));
+        let key = (project.clone(), id.clone());
+        buckets.insert(key, Arc::new(Bucket { spec, backend, opened, project, id }));
     }
     buckets
 }

@@ -6,6 +6,7 @@
 
 mod geometry;
 mod inspection;
+mod queue;
 mod rendering;
 mod stop;
 mod wanted;
@@ -20,11 +21,15 @@ use mesh::{
     telemetry::ImageMeters,
 };
 use query::resources::ImageKind;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::debug;
 
 pub use self::wanted::WantedImage;
-use self::{rendering::Rendering, stop::StopFlag};
+use self::{
+    queue::{Place, Queue},
+    rendering::Rendering,
+    stop::StopFlag,
+};
 use crate::{
     Error,
     backend::Reader,
@@ -42,9 +47,7 @@ const ENTRY_BYTES: u64 = 256;
 #[derive(Clone)]
 pub struct Images {
     made: Arc<WeightedCache<ImageKey, MadeImage, ImageWeight>>,
-    /// Places of requests that wait or whose image is made.
-    places: Arc<Semaphore>,
-    workers: Arc<Semaphore>,
+    queue: Queue,
     limits: Arc<ImageLimits>,
     meters: ImageMeters,
 }
@@ -96,9 +99,8 @@ impl Images {
     pub fn new(limits: ImageLimits, meters: ImageMeters) -> Self {
         let expected = usize::try_from(limits.cache_bytes / USUAL_BYTES).unwrap_or(usize::MAX).max(1);
         let made = Arc::new(cache::weighted(limits.cache_bytes, expected, ImageWeight));
-        let places = Arc::new(Semaphore::new(limits.workers.saturating_add(limits.queue).min(Semaphore::MAX_PERMITS)));
-        let workers = Arc::new(Semaphore::new(limits.workers));
-        Self { made, places, workers, limits: Arc::new(limits), meters }
+        let queue = Queue::new(limits.workers, limits.queue);
+        Self { made, queue, limits: Arc::new(limits), meters }
     }
 
     /// Pixels of the longest side of what is made.
@@ -128,18 +130,28 @@ impl Images {
             return Ok(kept);
         }
         // Who waits for the same image of another request has a place as well.
-        let _place = self.places.try_acquire().map_err(|_| Error::TooManyImages)?;
-        let made = self.made.get_or_insert_async(&key, self.make(source, key.wanted.clone()));
-        tokio::time::timeout(self.limits.time, made).await.unwrap_or(Err(Error::ImageTime))
+        let place = self.queue.enter(source.bucket.project())?;
+        let made = self.made.get_or_insert_async(&key, self.make(source, key.wanted, &place));
+        timeout(self.limits.wait + self.limits.time, made).await.unwrap_or(Err(Error::ImageTime))
     }
 
-    async fn make(&self, source: ImageSource<'_>, wanted: WantedImage) -> Result<MadeImage, Error> {
-        let ImageSource { bucket, file, reader } = source;
-        let limit = self.limits.source_bytes;
-        if file.size > limit {
-            return Err(Error::ImageTooLarge { what: "bytes", limit, found: file.size });
+    async fn make(&self, source: ImageSource<'_>, wanted: WantedImage, place: &Place) -> Result<MadeImage, Error> {
+        let (limit, found) = (self.limits.source_bytes, source.file.size);
+        if found > limit {
+            return Err(Error::ImageTooLarge { what: "bytes", limit, found });
         }
-        let worker = self.workers.clone().acquire_owned().await.map_err(|_| Error::TooManyImages)?;
+        let worker = timeout(self.limits.wait, self.queue.worker(place)).await;
+        let worker = worker.unwrap_or(Err(Error::TooManyImages))?;
+        timeout(self.limits.time, self.begun(source, wanted, worker)).await.unwrap_or(Err(Error::ImageTime))
+    }
+
+    async fn begun(
+        &self,
+        source: ImageSource<'_>,
+        wanted: WantedImage,
+        worker: OwnedSemaphorePermit,
+    ) -> Result<MadeImage, Error> {
+        let ImageSource { bucket, file, reader } = source;
         let content = whole(reader, file.size).await?;
         let stop = StopFlag::after(self.limits.time);
         // The thread goes on to its next step where nobody waits for it any longer, and has its place until then.

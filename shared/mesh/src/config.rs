@@ -512,6 +512,7 @@ mod tests {
             ("workers: 0", "images.workers: must be from 1 to 64"),
             ("side: 16384", "images.side: must be from 1 to 16383"),
             ("time: 0s", "images.time: must be positive, and at most 60s"),
+            ("wait: 61s", "images.wait: must be positive, and at most 60s"),
             ("widht: 1", "images.widht"),
         ] {
             let fault = refused(&format!("images: {{ {fields} }}"), &[]);

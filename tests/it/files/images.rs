@@ -18,6 +18,7 @@ scenarios!(
     what_cannot_be_made_is_told,
     hostile_images_are_refused,
     images_wait_for_each_other,
+    projects_do_not_wait_for_each_other,
 );
 
 /// A bucket that makes images of all kinds.
@@ -191,11 +192,13 @@ async fn what_cannot_be_made_is_told(shape: Shape) -> anyhow::Result<()> {
     stage.draw("/plain/a.png", &drawn(60, 30), ImageFormat::Png).await?;
     stage.draw("/a.jpg", &drawn(60, 30), ImageFormat::Jpeg).await?;
     stage.draw("/wide.png", &drawn(101, 100), ImageFormat::Png).await?;
-    stage.draw("/long.png", &drawn(1000, 10), ImageFormat::Png).await?;
+    stage.draw("/long.png", &drawn(500, 20), ImageFormat::Png).await?;
+    stage.draw("/thin.png", &drawn(10_000, 1), ImageFormat::Png).await?;
+    stage.draw("/a.webp", &drawn(60, 30), ImageFormat::WebP).await?;
     stage.keep("/a.txt", "text").await?;
     stage.keep("/large.png", [&written(&drawn(9, 9), ImageFormat::Png)?[..], &[0; 100_000]].concat()).await?;
     assert_eq!(read(&stage.get("/a.png?w=100").await?)?.1, (60, 30));
-    assert_eq!(read(&stage.get("/long.png?format=webp").await?)?.1, (100, 1));
+    assert_eq!(read(&stage.get("/long.png?format=webp").await?)?.1, (100, 4));
     assert_eq!(read(&stage.get("/plain/a.png").await?)?.1, (60, 30), "the file itself");
     for (path, status, code, text) in [
         ("/a.png?w=101", 400, "BAD_REQUEST", "invalid w: expected 1 to 100 pixels, found 101"),
@@ -209,6 +212,8 @@ async fn what_cannot_be_made_is_told(shape: Shape) -> anyhow::Result<()> {
         ("/a.jpg?w=1", 415, "UNSUPPORTED_TYPE", "expected png, webp"),
         ("/a.txt?w=1", 415, "UNSUPPORTED_TYPE", "expected png, webp"),
         ("/wide.png?w=1", 413, "TOO_LARGE", "over the limit of 10000 pixels: it has 10100"),
+        ("/thin.png?w=1", 413, "TOO_LARGE", "over the limit of 200000 bytes of memory to resize it"),
+        ("/a.webp?w=1", 413, "TOO_LARGE", "bytes of lossless WebP data"),
         ("/large.png?w=1", 413, "TOO_LARGE", "over the limit of 100000 bytes"),
         ("/none.png?w=1", 404, "NOT_FOUND", "not found"),
     ] {
@@ -255,6 +260,81 @@ fn lying_webp() -> Vec<u8> {
     [&b"RIFF"[..], &u32::try_from(chunks.len()).unwrap_or_default().to_le_bytes(), &chunks].concat()
 }
 
+/// Bits of lossless WebP: the lowest of each value come first.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Bits {
+    fn put(&mut self, values: &[(u64, usize)]) {
+        for (value, bits) in values {
+            for bit in 0..*bits {
+                if self.count % 8 == 0 {
+                    self.bytes.push(0);
+                }
+                self.bytes[self.count / 8] |= u8::from(value >> bit & 1 == 1) << (self.count % 8);
+                self.count += 1;
+            }
+        }
+    }
+}
+
+/// A picture of one pixel with so many groups of prefix codes, the first of each with 2048 symbols of 11 bits. Source: RFC
+/// 9649, section 3. With `header` it has its size, as transparency does not.
+fn codes(groups: u64, header: bool) -> Vec<u8> {
+    let mut bits = Bits::default();
+    if header {
+        bits.put(&[(0x2f, 8), (0, 14), (0, 14), (0, 1), (0, 3)]);
+    }
+    // No transforms; a cache of 2048 colours; an entropy image of one pixel without a cache: red and green tell the
+    // last group.
+    bits.put(&[(0, 1), (1, 1), (11, 4), (1, 1), (0, 3), (0, 1)]);
+    let of = |symbol| [(1, 1), (0, 1), (1, 1), (symbol, 8)];
+    let last = groups - 1;
+    for symbol in [last & 0xff, last >> 8, 0, 0, 0] {
+        bits.put(&of(symbol));
+    }
+    for _ in 0..groups {
+        // 15 lengths of the code of lengths, of which the last, that of 11, is the only one; 2048 symbols.
+        bits.put(&[(0, 1), (11, 4), (0, 42), (1, 3), (1, 1), (5, 3), (2046, 12)]);
+        for _ in 0..4 {
+            bits.put(&[(1, 1), (0, 1), (0, 1), (0, 1)]);
+        }
+    }
+    // The pixel.
+    bits.put(&[(0, 11)]);
+    [bits.bytes, vec![0; 8]].concat()
+}
+
+fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(data.len()).unwrap_or_default().to_le_bytes();
+    [&name[..], &size, data, &vec![0; data.len() % 2]].concat()
+}
+
+/// A WebP of these chunks; with flags, of one pixel in the extended form.
+fn webp(flags: Option<u8>, chunks: &[u8]) -> Vec<u8> {
+    let extended = flags.map(|flags| chunk(b"VP8X", &[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0])).unwrap_or_default();
+    chunk(b"RIFF", &[b"WEBP", &extended[..], chunks].concat())
+}
+
+/// WebP files that take gigabytes to decode unless they are refused before, by where their lossless part is.
+fn webp_bombs() -> [(&'static str, Vec<u8>); 4] {
+    let lossless = chunk(b"VP8L", &codes(1 << 16, true));
+    let alpha = chunk(b"ALPH", &[&[1][..], &codes(1 << 16, false)].concat());
+    let picture = [&[0x10, 0, 0, 0x9d, 0x01, 0x2a, 1, 0, 1, 0][..], &[0; 54]].concat();
+    let lossy = [alpha, chunk(b"VP8 ", &picture)].concat();
+    let frame = chunk(b"ANMF", &[&[0; 16][..], &lossless].concat());
+    let animation = [chunk(b"ANIM", &[0; 6]), frame].concat();
+    [
+        ("codes.webp", webp(None, &lossless)),
+        ("extended.webp", webp(Some(0x10), &lossless)),
+        ("transparent.webp", webp(Some(0x10), &lossy)),
+        ("animated.webp", webp(Some(0x12), &animation)),
+    ]
+}
+
 async fn hostile_images_are_refused(shape: Shape) -> anyhow::Result<()> {
     let stage = Stage::with(shape, Kind::Local, &open()).await?;
     let jpeg = written(&drawn(64, 64), ImageFormat::Jpeg)?;
@@ -265,6 +345,19 @@ async fn hostile_images_are_refused(shape: Shape) -> anyhow::Result<()> {
     let scans = [&jpeg[..scan], &jpeg[scan..jpeg.len() - 2].repeat(200), &[0xff, 0xd9]].concat();
     let bomb = written(&DynamicImage::new_luma8(9000, 9000), ImageFormat::Png)?;
     ensure!(bomb.len() < 1_000_000, "it is small: {}", bomb.len());
+    let grey = |width, height| written(&DynamicImage::new_luma8(width, height), ImageFormat::Png);
+    for (name, content, text) in [
+        ("row.png", grey(25_000_000, 1)?.to_vec(), "over the limit of 65535 pixels of a side: it has 25000000"),
+        ("column.png", grey(1, 25_000_000)?.to_vec(), "over the limit of 65535 pixels of a side: it has 25000000"),
+    ]
+    .into_iter()
+    .chain(webp_bombs().map(|(name, content)| (name, content, "bytes of lossless WebP data")))
+    {
+        stage.keep(&format!("/{name}"), content).await?;
+        let refused = stage.get(&format!("/{name}?w=10")).await?;
+        let told = refused.json()?["error"].as_str().unwrap_or_default().to_owned();
+        ensure!(refused.status == 413 && told.contains(text), "{name}: {refused:?}");
+    }
     let deep = written(&DynamicImage::new_rgba16(4000, 4000), ImageFormat::Png)?;
     for (name, content, status) in [
         ("bomb.png", bomb.to_vec(), 413),
@@ -308,13 +401,15 @@ async fn hostile_images_are_refused(shape: Shape) -> anyhow::Result<()> {
             ensure!(matches!(answer.status, 200 | 413 | 415), "{format:?} {round}: {answer:?}");
         }
     }
+    stage.keep("/few", webp(None, &chunk(b"VP8L", &codes(16, true)))).await?;
+    assert_eq!(read(&stage.get("/few?w=10").await?)?.1, (1, 1), "few codes are no harm");
     stage.keep("/sound", jpeg).await?;
     assert_eq!(read(&stage.get("/sound?w=10").await?)?.1, (10, 10), "and all others are made");
     Ok(())
 }
 
 async fn images_wait_for_each_other(shape: Shape) -> anyhow::Result<()> {
-    let setup = Setup { node_images: "workers: 1, queue: 2, cache_bytes: 1000000", ..Setup::default() };
+    let setup = Setup { node_images: "workers: 1, queue: 5, cache_bytes: 1000000", ..Setup::default() };
     let stage = Stage::set_up(shape, Kind::Memory, &open(), setup).await?;
     stage.draw("/a.png", &drawn(2000, 1500), ImageFormat::Png).await?;
     let asked = (0..40).map(|index| {
@@ -342,5 +437,38 @@ async fn images_wait_for_each_other(shape: Shape) -> anyhow::Result<()> {
     for answer in futures::future::try_join_all(same).await? {
         assert_eq!(read(&answer)?.1.0, 500);
     }
+    Ok(())
+}
+
+async fn projects_do_not_wait_for_each_other(shape: Shape) -> anyhow::Result<()> {
+    let other = format!(
+        "---\nkind: project\nmeta: {{ id: other }}\n---\nkind: bucket\nmeta: {{ project: other, id: files }}\nspec:\n  default: true\n  backend: {{ kind: memory }}\n  {}\n",
+        open()
+    );
+    let setup = Setup {
+        node_images: "workers: 1, queue: 7, wait: 60s, time: 60s, cache_bytes: 1000000",
+        resources: other,
+        ..Setup::default()
+    };
+    let stage = Stage::set_up(shape, Kind::Memory, &open(), setup).await?;
+    let image = written(&drawn(2000, 1500), ImageFormat::Png)?;
+    for path in ["/a.png", "/v1/api/other/files/a.png"] {
+        stage.keep(path, image.clone()).await?;
+    }
+    let stage = &stage;
+    let asked = (0..40).map(async |index| stage.get(&format!("/a.png?w={}", 200 + index)).await);
+    let of_other = async {
+        let mut answers = Vec::new();
+        for width in 0..3 {
+            answers.push(stage.get(&format!("/v1/api/other/files/a.png?w={}", 10 + width)).await?);
+        }
+        anyhow::Ok(answers)
+    };
+    let (asked, of_other) = futures::try_join!(futures::future::try_join_all(asked), of_other)?;
+    for answer in &of_other {
+        ensure!(read(answer)?.1.0 < 20, "another project has places of its own");
+    }
+    let made = asked.iter().filter(|answer| answer.status == 200).count();
+    ensure!((4..40).contains(&made), "{made}");
     Ok(())
 }

@@ -93,6 +93,24 @@ fn check_webp(content: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Bytes of the largest lossless part of a WebP: a picture, or the transparency of one. Sources: RFC 9649, sections 2 and 3.
+pub fn lossless_bytes(content: &[u8]) -> u64 {
+    let of = |name: &[u8; 4], data: &[u8]| match name {
+        b"VP8L" => data.len(),
+        // Its first byte tells how it is compressed: 0 is not at all.
+        b"ALPH" if data.first().is_some_and(|header| header & 3 != 0) => data.len(),
+        _ => 0,
+    };
+    let chunks = Chunks(content.get(12..).unwrap_or_default()).map(|(name, data)| match name {
+        b"ANMF" => {
+            let chunks = Chunks(data.get(16..).unwrap_or_default());
+            chunks.map(|(name, data)| of(name, data)).max().unwrap_or_default()
+        }
+        _ => of(name, data),
+    });
+    chunks.max().unwrap_or_default() as u64
+}
+
 /// The size of the lossy picture that `data` begins with, if it does. Source: RFC 6386, section 9.1.
 fn lossy_size(data: &[u8]) -> Option<(u32, u32)> {
     let header: &[u8; 10] = data.first_chunk()?;
@@ -166,7 +184,24 @@ mod tests {
         let picture = |data: Vec<u8>| [vec![0; 16], chunk(b"ALPH", b"a"), chunk(b"VP8 ", &data)].concat();
         assert!(of(&chunk(b"ANMF", &picture(lossy(10, 20)))).is_ok());
         assert!(of(&chunk(b"ANMF", &picture(lossy(16383, 16383)))).is_err());
-        assert!(check_webp(b"RIFF\0\0\0\0WEBPVP8X").is_err());
+        assert!(check_webp(b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0").is_err());
+    }
+
+    #[test]
+    fn lossless_parts_of_a_webp_are_found_wherever_they_are() {
+        let of = |chunks: &[u8]| lossless_bytes(&[b"RIFF\0\0\0\0WEBP", chunks].concat());
+        let canvas = chunk(b"VP8X", &[0; 10]);
+        let frame = |chunks: &[u8]| chunk(b"ANMF", &[&[0; 16][..], chunks].concat());
+        assert_eq!(of(&chunk(b"VP8L", &[1; 9])), 9);
+        assert_eq!(of(&chunk(b"VP8 ", &lossy(10, 20))), 0);
+        assert_eq!(of(&[canvas.clone(), chunk(b"EXIF", b"abc"), chunk(b"VP8L", &[1; 7])].concat()), 7);
+        assert_eq!(of(&[canvas.clone(), chunk(b"ALPH", &[1; 5]), chunk(b"VP8 ", &lossy(1, 1))].concat()), 5);
+        assert_eq!(of(&[canvas.clone(), chunk(b"ALPH", &[0; 5]), chunk(b"VP8 ", &lossy(1, 1))].concat()), 0);
+        let frames = [frame(&chunk(b"VP8L", &[1; 3])), frame(&chunk(b"ALPH", &[0xfd; 11]))].concat();
+        assert_eq!(of(&[canvas, frames].concat()), 11);
+        // One that claims more than there is.
+        assert_eq!(of(b"VP8L\xff\xff\xff\xffabc"), 3);
+        assert_eq!(lossless_bytes(b"RIFF"), 0);
     }
 
     #[test]

@@ -30,6 +30,17 @@ use crate::Error;
 const PROFILE_BYTES: usize = 64 * 1024;
 /// Bytes that a decoded pixel may take: those with more have to be fewer.
 const PIXEL_BYTES: u64 = 4;
+/// Pixels that a side of a source may have: what resizing computes for each of them is not bounded by their product.
+const SIDE_MAX: u32 = 65_535;
+/// Bytes of memory that an image takes while it is made, for each pixel that a source may have.
+const WORK_PIXEL_BYTES: u64 = 20;
+/// Of these, bytes for a pixel of lossless WebP that is decoded: twice the image, its transforms and its entropy image.
+const LOSSLESS_PIXEL_BYTES: u64 = 10;
+/// Bytes of memory that one of lossless WebP may take: 66 bits describe a prefix code, whose table and tree take 70,000
+/// bytes. A picture may have 65,536 groups of codes, however small it is.
+const LOSSLESS_FACTOR: u64 = 16 * 1024;
+/// Bytes of the coefficients with which a pixel of a side is resized: up to 9 of 8 bytes, their bounds, and copies.
+const COEFFICIENT_BYTES: u64 = 128;
 /// Where the header of a colour profile tells its colours. Source: ICC.1:2022, section 7.2.
 const PROFILE_COLOURS: std::ops::Range<usize> = 16..20;
 
@@ -61,12 +72,15 @@ impl Rendering {
         self.stop.check()?;
         let source = inspection::kind(&self.content, &self.kinds)?;
         let Decoding { decoder, size, orientation, profile } = self.opened(source)?;
-        let image = DynamicImage::from_decoder(decoder).map_err(|error| self.broken(error))?;
-        self.stop.check()?;
         let is_turned = turns(orientation);
         let shown = if is_turned { (size.1, size.0) } else { size };
         let wanted = geometry::size(shown, &self.wanted, self.limits.side);
-        let mut image = self.resized(image, if is_turned { (wanted.1, wanted.0) } else { wanted })?;
+        let made = if is_turned { (wanted.1, wanted.0) } else { wanted };
+        let pixel_bytes = u64::from(decoder.color_type().bytes_per_pixel());
+        self.check_resizing(resizing_bytes(size, made, pixel_bytes))?;
+        let image = DynamicImage::from_decoder(decoder).map_err(|error| self.broken(error))?;
+        self.stop.check()?;
+        let mut image = self.resized(image, made)?;
         image.apply_orientation(orientation);
         self.stop.check()?;
         let kind = self.wanted.kind.unwrap_or(source);
@@ -86,11 +100,19 @@ impl Rendering {
         };
         let mut decoder = decoder.map_err(|error| self.broken(error))?;
         let size = decoder.dimensions();
+        let longest = size.0.max(size.1);
+        if longest > SIDE_MAX {
+            let (limit, found) = (SIDE_MAX.into(), longest.into());
+            return Err(Error::ImageTooLarge { what: "pixels of a side", limit, found });
+        }
         let (limit, found) = (self.limits.pixels, u64::from(size.0) * u64::from(size.1));
         // A wide pixel counts as several.
         let found = found.max(decoder.total_bytes() / PIXEL_BYTES);
         if found > limit {
             return Err(Error::ImageTooLarge { what: "pixels", limit, found });
+        }
+        if kind == ImageKind::Webp {
+            self.check_lossless(found)?;
         }
         decoder.set_limits(limits).map_err(|error| self.broken(error))?;
         // Without them it is shown all the same.
@@ -100,6 +122,30 @@ impl Rendering {
             profile.len() <= PROFILE_BYTES && profile.get(PROFILE_COLOURS).is_some_and(|found| found == colours)
         });
         Ok(Decoding { decoder, size, orientation, profile })
+    }
+
+    /// Refuses lossless WebP that could take more memory than an image may. Its decoder has no limit of its own.
+    fn check_lossless(&self, pixels: u64) -> Result<(), Error> {
+        let found = inspection::lossless_bytes(&self.content);
+        let left = self.work_bytes().saturating_sub(pixels.saturating_mul(LOSSLESS_PIXEL_BYTES));
+        let limit = left / LOSSLESS_FACTOR;
+        match found > limit {
+            true => Err(Error::ImageTooLarge { what: "bytes of lossless WebP data", limit, found }),
+            false => Ok(()),
+        }
+    }
+
+    fn check_resizing(&self, found: u64) -> Result<(), Error> {
+        let limit = self.work_bytes();
+        match found > limit {
+            true => Err(Error::ImageTooLarge { what: "bytes of memory to resize it", limit, found }),
+            false => Ok(()),
+        }
+    }
+
+    /// Bytes of memory that an image may take while it is made.
+    fn work_bytes(&self) -> u64 {
+        self.limits.pixels.saturating_mul(WORK_PIXEL_BYTES)
     }
 
     fn resized(&self, image: DynamicImage, size: PixelSize) -> Result<DynamicImage, Error> {
@@ -159,6 +205,19 @@ fn write(mut encoder: impl ImageEncoder, image: &DynamicImage, profile: Option<V
     encoder.write_image(image.as_bytes(), image.width(), image.height(), colours)
 }
 
+/// Bytes of memory that it takes at most to resize an image of the size `source` to the size `made`: the image, a copy of it
+/// that is multiplied by its transparency, what is resized in one direction, what is made, and the coefficients.
+fn resizing_bytes(source: PixelSize, made: PixelSize, pixel_bytes: u64) -> u64 {
+    if source == made {
+        return 0;
+    }
+    let (width, height) = (u64::from(source.0), u64::from(source.1));
+    let (made_width, made_height) = (u64::from(made.0), u64::from(made.1));
+    let between = (width * made_height).max(made_width * height);
+    let pixels = 2 * width * height + between + made_width * made_height;
+    pixels * pixel_bytes + COEFFICIENT_BYTES * (width + height)
+}
+
 /// Whether what is shown has the sides of the image the other way round.
 fn turns(orientation: Orientation) -> bool {
     match orientation {
@@ -200,4 +259,73 @@ fn opaque(image: &DynamicImage) -> DynamicImage {
         *shown = Rgb([on_white(red), on_white(green), on_white(blue)]);
     }
     DynamicImage::ImageRgb8(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use image::GrayImage;
+
+    use super::*;
+
+    fn rendering(content: Vec<u8>, pixels: u64) -> Rendering {
+        let limits = ImageLimits {
+            workers: 1,
+            queue: 1,
+            wait: Duration::from_secs(60),
+            time: Duration::from_secs(60),
+            pixels,
+            source_bytes: 1 << 25,
+            side: 4096,
+            cache_bytes: 0,
+        };
+        let wanted = WantedImage { width: Some(10), height: None, fit: ImageFit::Contain, kind: None, quality: 80 };
+        let stop = StopFlag::after(Duration::from_secs(60));
+        Rendering { content, wanted, kinds: ImageKind::ALL.to_vec(), limits: Arc::new(limits), stop }
+    }
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let mut content = Vec::new();
+        let encoder = PngEncoder::new_with_quality(&mut content, CompressionType::Fast, FilterType::NoFilter);
+        write(encoder, &DynamicImage::ImageLuma8(GrayImage::new(width, height)), None).expect("it can be written");
+        content
+    }
+
+    fn refused(content: Vec<u8>, pixels: u64) -> String {
+        rendering(content, pixels).run().map(drop).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn long_images_are_refused() {
+        for (width, height) in [(25_000_000, 1), (1, 25_000_000), (65_536, 1)] {
+            let told = refused(png(width, height), 25_000_000);
+            assert!(told.contains("over the limit of 65535 pixels of a side"), "{told}");
+        }
+        assert!(rendering(png(65_535, 1), 25_000_000).run().is_ok());
+        assert!(rendering(png(1, 65_535), 25_000_000).run().is_ok());
+        // Within the pixels of a node that takes small ones only, but not within its memory.
+        let told = refused(png(65_535, 1), 100_000);
+        assert!(told.contains("over the limit of 2000000 bytes of memory"), "{told}");
+    }
+
+    #[test]
+    fn an_image_of_as_many_pixels_as_a_node_takes_is_resized_to_any_size() {
+        for side in [1000, 5000] {
+            let limit = u64::from(side * side) * WORK_PIXEL_BYTES;
+            for made in [1, 10, side / 2, side - 1] {
+                assert!(resizing_bytes((side, side), (made, made), PIXEL_BYTES) <= limit, "{side} to {made}");
+            }
+        }
+    }
+
+    #[test]
+    fn lossless_webp_is_bounded_by_the_memory_that_it_may_take() {
+        let mut content = Vec::new();
+        let encoder = WebPEncoder::new_lossless(&mut content);
+        write(encoder, &DynamicImage::new_rgba8(40, 40), None).expect("it can be written");
+        assert!(rendering(content.clone(), 25_000_000).run().is_ok());
+        let told = refused(content, 1600);
+        assert!(told.contains("bytes of lossless WebP data"), "{told}");
+    }
 }

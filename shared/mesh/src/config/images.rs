@@ -20,8 +20,11 @@ const SIDE_MAX: u32 = 16_383;
 pub struct ImageLimits {
     /// Images that are made at once.
     pub workers: usize,
-    /// Requests that wait until theirs is made.
+    /// Requests that wait until theirs is made. Those of one project have at most half of the places.
     pub queue: usize,
+    /// Time that a request waits until its own is begun.
+    #[serde(deserialize_with = "deserialize_duration")]
+    pub wait: Duration,
     /// Time to make one.
     #[serde(deserialize_with = "deserialize_duration")]
     pub time: Duration,
@@ -48,9 +51,11 @@ impl ImageLimits {
                 return Err((field.to_owned(), format!("must be from 1 to {most}")));
             }
         }
-        match self.time.is_zero() || self.time > TIME_MAX {
-            true => Err(("time".to_owned(), format!("must be positive, and at most {}s", TIME_MAX.as_secs()))),
-            false => Ok(()),
+        for (field, time) in [("wait", self.wait), ("time", self.time)] {
+            if time.is_zero() || time > TIME_MAX {
+                return Err((field.to_owned(), format!("must be positive, and at most {}s", TIME_MAX.as_secs())));
+            }
         }
+        Ok(())
     }
 }
