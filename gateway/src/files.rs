@@ -8,6 +8,7 @@ mod delete;
 mod disposition;
 mod download;
 mod form;
+mod image;
 mod list;
 mod multipart;
 mod operate;

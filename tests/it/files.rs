@@ -4,6 +4,7 @@ mod compressed;
 mod documented;
 mod grpc;
 mod hostile;
+mod images;
 mod large;
 mod s3;
 mod tus;
@@ -77,13 +78,19 @@ impl Stage {
     }
 
     async fn with_more(shape: Shape, kind: Kind, spec: &str, more: &str) -> anyhow::Result<Self> {
+        Self::set_up(shape, kind, spec, Setup { resources: more.to_owned(), ..Setup::default() }).await
+    }
+
+    /// Likewise; the resources of `setup` come besides.
+    async fn set_up(shape: Shape, kind: Kind, spec: &str, setup: Setup) -> anyhow::Result<Self> {
+        let more = &setup.resources;
         let folder = tempfile::tempdir()?;
         let s3 = S3::start(&folder.path().join("s3")).await?;
         let backend = kind.backend(folder.path(), &s3);
         let resources = format!(
             "kind: bucket\nmeta: {{ project: shop, id: files }}\nspec:\n  default: true\n  backend: {backend}\n  {spec}\n{more}"
         );
-        let mesh = TestMesh::with(shape, Engine::Sqlite, &Setup { resources, ..Setup::default() }).await?;
+        let mesh = TestMesh::with(shape, Engine::Sqlite, &Setup { resources, ..setup.clone() }).await?;
         Ok(Self { mesh, folder, _s3: s3 })
     }
 

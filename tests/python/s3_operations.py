@@ -75,7 +75,12 @@ for asked, status, body, told in [
     part = s3.get_object(Bucket=B, Key="d/a b+é.txt", Range=asked)
     found = (part["ResponseMetadata"]["HTTPStatusCode"], part["Body"].read(), part["ContentRange"])
     assert found == (status, body, told), found
+    part = s3.head_object(Bucket=B, Key="d/a b+é.txt", Range=asked)
+    headers = part["ResponseMetadata"]["HTTPHeaders"]
+    found = (part["ResponseMetadata"]["HTTPStatusCode"], part["ContentLength"], headers["content-range"])
+    assert found == (status, len(body), told), found
 refused("InvalidRange", s3.get_object, Bucket=B, Key="d/a b+é.txt", Range="bytes=9-")
+refused("416", s3.head_object, Bucket=B, Key="d/a b+é.txt", Range="bytes=9-")
 assert s3.get_object(Bucket=B, Key="d/a b+é.txt", IfMatch=etag)["ETag"] == etag
 refused("PreconditionFailed", s3.get_object, Bucket=B, Key="d/a b+é.txt", IfMatch='"other-1"')
 not_modified = refused("304", s3.get_object, Bucket=B, Key="d/a b+é.txt", IfNoneMatch=etag)

@@ -113,6 +113,13 @@ expect(400, "MaxMessageLengthExceeded", signed("POST", "/s3/depot/files?delete",
 expect(400, "MalformedXML", signed("POST", "/s3/depot/files?delete", b"<Delete><Object>"))
 assert sent(*signed("GET", PATH)) == (200, "kept"), "nothing of these was done"
 
+# A part whose upload is not named is no file.
+for query in ["partNumber=1", "uploadId=x", "uploadId=", "partNumber=x"]:
+    expect(400, "InvalidArgument", signed("PUT", f"{PATH}?{query}", b"part"))
+    headers = {"x-amz-copy-source": "files/own/ann/a"}
+    expect(400, "InvalidArgument", signed("PUT", f"/s3/depot/files/own/ann/c?{query}", b"", headers))
+assert sent(*signed("GET", PATH)) == (200, "kept"), "nothing of these was done"
+
 # Presigned addresses.
 assert sent(*signed("GET", PATH, query=60)) == (200, "kept")
 expect(403, "AccessDenied", signed("GET", PATH, query=60, at=datetime.timedelta(seconds=-61)))

@@ -37,11 +37,22 @@ impl Document {
         address: std::net::SocketAddr,
         compared: impl Fn(&str) -> &str,
     ) -> anyhow::Result<usize> {
+        self.run_commands_of("console", Path::new("."), address, compared).await
+    }
+
+    /// Likewise, those of the first block in `language`, in a folder.
+    pub async fn run_commands_of(
+        &self,
+        language: &str,
+        folder: &Path,
+        address: std::net::SocketAddr,
+        compared: impl Fn(&str) -> &str,
+    ) -> anyhow::Result<usize> {
         let mut count = 0;
-        for example in self.block("console")?.split("$ ").skip(1) {
+        for example in self.block(language)?.split("$ ").skip(1) {
             let (command, expected) = example.split_once('\n').context("a command and what it prints")?;
             let command = command.replace("localhost:4122", &address.to_string());
-            let output = Command::new("bash").args(["-c", &command]).output().await?;
+            let output = Command::new("bash").args(["-c", &command]).current_dir(folder).output().await?;
             let printed = String::from_utf8(output.stdout)?;
             assert_eq!(compared(&printed).trim_end(), expected.trim_end(), "{command}");
             count += 1;

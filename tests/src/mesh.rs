@@ -66,6 +66,8 @@ pub struct Setup {
     pub more_functions: usize,
     /// Limits of the nodes of this process, such as `sockets: 2`.
     pub node_limits: &'static str,
+    /// Limits of images of the nodes of this process, such as `side: 100`.
+    pub node_images: &'static str,
     /// Tables of the shop whose rules are replaced, each by a document.
     pub replace: Vec<(&'static str, &'static str)>,
 }
@@ -244,10 +246,13 @@ fn shop_tables(setup: &Setup) -> anyhow::Result<String> {
 }
 
 async fn start(shape: Shape, folder: &Path, setup: &Setup) -> anyhow::Result<(Running, Client)> {
-    let limits = match setup.node_limits {
+    let mut limits = match setup.node_limits {
         "" => String::new(),
         limits => format!("limits: {{ {limits} }}\n"),
     };
+    if !setup.node_images.is_empty() {
+        limits.push_str(&format!("images: {{ {} }}\n", setup.node_images));
+    }
     let nodes = match shape {
         Shape::Processes => {
             let spread = Box::new(Spread::start(folder).await?);

@@ -52,6 +52,14 @@ pub fn evaluate(headers: &HeaderMap, entry: &Entry) -> Result<ConditionOutcome, 
     Ok(if has_it { ConditionOutcome::NotModified } else { ConditionOutcome::Go })
 }
 
+/// Entity tags that the client has.
+pub fn known_etags(headers: &HeaderMap) -> Result<Vec<String>, Fault> {
+    Ok(match etags(headers, &header::IF_NONE_MATCH)? {
+        Some(Etags::These(etags)) => etags.into_iter().map(|(etag, _)| etag).collect(),
+        Some(Etags::Any) | None => Vec::new(),
+    })
+}
+
 /// The precondition that the headers of a change of a file make; `None` where they make none.
 pub fn of_change(headers: &HeaderMap) -> Result<Option<Precondition>, Fault> {
     let mut precondition = Precondition::default();

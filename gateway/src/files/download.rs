@@ -10,7 +10,7 @@ use mesh::{Code, Fault};
 use proto::{
     Links,
     link::Messages,
-    storage::{ByteRange, Entry, GetRequest, GetResponse, Head, get_response::Part},
+    storage::{ByteRange, Entry, GetRequest, GetResponse, Head, ImageRequest, get_response::Part},
 };
 use query::file::FileOperation;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use super::{
     FilesRequest, ProjectFiles,
     compression::{self, Coding},
     conditional::{self, ConditionOutcome},
-    disposition, list, missing_part,
+    disposition, image, list, missing_part,
     multipart::MultipartRanges,
     project_files::access,
     range,
@@ -45,6 +45,7 @@ pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// What of a file is wanted.
+#[derive(Default)]
 pub(crate) struct FileParts {
     /// Parts; none: all of it.
     pub(crate) ranges: Vec<ByteRange>,
@@ -52,6 +53,8 @@ pub(crate) struct FileParts {
     pub(crate) ranges_if_etag: Option<String>,
     /// Parts count only if the file was last modified in this second since the Unix epoch.
     pub(crate) ranges_if_modified_s: Option<i64>,
+    /// The file is an image, and parts are of what is made of it.
+    pub(crate) image: Option<ImageRequest>,
 }
 
 /// A file whose bytes are on their way.
@@ -82,8 +85,8 @@ impl FileStream {
 /// Opens a file that the caller may read.
 pub(crate) async fn open(files: &ProjectFiles, target: &FileTarget, parts: FileParts) -> Result<FileStream, Fault> {
     let grant = files.grant(access(target, FileOperation::Read)).await?;
-    let FileParts { ranges, ranges_if_etag, ranges_if_modified_s } = parts;
-    let message = GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s };
+    let FileParts { ranges, ranges_if_etag, ranges_if_modified_s, image } = parts;
+    let message = GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s, image };
     let mut messages = Box::pin(files.service.mesh().storage().get(&files.caller.call, message)).await?;
     let Some(Part::Head(head)) = messages.next().await.transpose()?.and_then(|message| message.part) else {
         return Err(missing_part("no head of a file"));
@@ -95,13 +98,14 @@ pub(crate) async fn open(files: &ProjectFiles, target: &FileTarget, parts: FileP
 /// `GET` of a file.
 pub async fn get(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
+    let image = image::wanted(&request.parameters, &request.head.headers)?;
     let ranges = range::ranges(&request.head.headers);
     let (ranges_if_etag, ranges_if_modified_s) = match conditional::if_range(&request.head.headers) {
         None => (None, None),
         Some(Ok(etag)) => (Some(etag), None),
         Some(Err(second)) => (None, Some(second)),
     };
-    let parts = FileParts { ranges, ranges_if_etag, ranges_if_modified_s };
+    let parts = FileParts { ranges, ranges_if_etag, ranges_if_modified_s, image };
     let file = open(&request.files, &target, parts).await?;
     match decided(request, &target, &file.entry)? {
         Some(response) => Ok(response),
@@ -112,7 +116,11 @@ pub async fn get(request: &FilesRequest<'_>) -> Result<Response, Fault> {
 /// `HEAD` of a file.
 pub async fn head(request: &FilesRequest<'_>) -> Result<Response, Fault> {
     let target = request.file_target()?;
-    let entry = list::info(&request.files, &target).await?;
+    let entry = match image::wanted(&request.parameters, &request.head.headers)? {
+        None => list::info(&request.files, &target).await?,
+        // Its size is not known before it is made.
+        image => open(&request.files, &target, FileParts { image, ..FileParts::default() }).await?.entry,
+    };
     if entry.is_folder {
         return Err(error::bad_request(format!("{} is a folder", target.path)));
     }

@@ -178,7 +178,7 @@ async fn read(files: &ProjectFiles, message: api::GetRequest) -> Result<GetMessa
     let condition = precondition(message.if_match, "")?;
     let is_part = first.is_some() || last.is_some();
     let ranges = is_part.then_some(ByteRange { first, last }).into_iter().collect();
-    let parts = FileParts { ranges, ranges_if_etag: None, ranges_if_modified_s: None };
+    let parts = FileParts { ranges, ..FileParts::default() };
     let file = files.within_time(files::open(files, &target, parts)).await?;
     let is_met = condition.is_none_or(|condition| condition.present || condition.etags.contains(&file.entry.etag));
     if !is_met {

@@ -178,6 +178,7 @@ mod tests {
             "limits": {"size": "10MB", "types": ["image/*", "*/*", "application/pdf", "image/svg+*"]},
             "cacheControl": "no-cache",
             "inline": true,
+            "images": ["jpeg", "png", "webp"],
         });
         assert_eq!(faults("files", spec), Vec::<String>::new());
         for backend in [json!({"kind": "memory"}), json!({"kind": "local"}), json!({"kind": "local", "path": "files"})]
@@ -204,6 +205,7 @@ mod tests {
             (json!({"backend": {"kind": "local", "path": " "}}), "spec.backend.path: must not be empty"),
             (json!({"cacheControl": ""}), "spec.cacheControl"),
             (json!({"cacheControl": "a\nb"}), "spec.cacheControl"),
+            (json!({"images": ["jpeg", "gif"]}), "spec.images.1"),
             (rule(json!({"prefix": "img"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/:a/:a"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/", "reed": {"rule": "allow"}})), "did you mean read?"),

@@ -318,7 +318,11 @@ fn host_realtime(start: &Start<'_>) -> Host {
 
 fn host_storage(start: &Start<'_>) -> Host {
     let Start { mesh, current, tasks, verifier, .. } = start;
-    let config = storage::Config { data: start.config.data.clone(), cursor_secret: start.position_secret.clone() };
+    let config = storage::Config {
+        data: start.config.data.clone(),
+        cursor_secret: start.position_secret.clone(),
+        images: start.config.images.clone(),
+    };
     let (mesh, current, tasks) = (Mesh::clone(mesh), Current::clone(current), Tasks::clone(tasks));
     services::storage::host(storage::Service::start(mesh, config, current, verifier.clone(), tasks))
 }

@@ -1,6 +1,13 @@
 //! Registry of the buckets of all projects, opened and replaced as the resources say.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt};
@@ -21,6 +28,9 @@ const SWEPT_AGE: Duration = Duration::from_secs(3600);
 /// How often a bucket that could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Backends that were opened in this process.
+static OPENINGS: AtomicU64 = AtomicU64::new(0);
+
 /// Buckets by project and id.
 type Opened = HashMap<(String, String), Arc<Bucket>>;
 
@@ -36,6 +46,9 @@ pub struct Bucket {
     pub spec: Spec,
     /// Its backend; why there is none where it could not be opened.
     backend: Result<Backend, String>,
+    /// Which opening of a backend it has.
+    opened: u64,
+    project: String,
     id: String,
 }
 
@@ -43,6 +56,16 @@ impl Bucket {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// A number that no other backend has, nor one that was opened in its place.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Its backend. Errors: it could not be opened.
@@ -127,16 +150,18 @@ fn opened(snapshot: &Snapshot, config: &Config, tasks: &Tasks, before: &Opened) 
             continue;
         };
         let known = before.get(&(project.clone(), id.clone())).filter(|known| known.spec.backend == spec.backend);
-        let backend = match known.map(|known| &known.backend) {
-            Some(Ok(backend)) => Ok(backend.clone()),
-            Some(Err(_)) | None => {
-                Backend::open(&spec.backend, &project, &id, config, tasks).map_err(|error| why(&error))
+        let (backend, opened) = match known.map(|known| (&known.backend, known.opened)) {
+            Some((Ok(backend), opened)) => (Ok(backend.clone()), opened),
+            Some((Err(_), _)) | None => {
+                let backend = Backend::open(&spec.backend, &project, &id, config, tasks);
+                (backend.map_err(|error| why(&error)), OPENINGS.fetch_add(1, Ordering::Relaxed))
             }
         };
         if let (Err(cause), None) = (&backend, known) {
             error!(project, bucket = id, cause, "bucket cannot be opened");
         }
-        buckets.insert((project, id.clone()), Arc::new(Bucket { spec, backend, id }));
+        let key = (project.clone(), id.clone());
+        buckets.insert(key, Arc::new(Bucket { spec, backend, opened, project, id }));
     }
     buckets
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use mesh::config::ImageLimits;
+
 /// Configuration of the service.
 #[derive(Clone)]
 pub struct Config {
@@ -9,4 +11,6 @@ pub struct Config {
     pub data: PathBuf,
     /// What cursors of lists are sealed with: the same on all nodes.
     pub cursor_secret: Vec<u8>,
+    /// Limits of images that are made of files.
+    pub images: ImageLimits,
 }

@@ -83,6 +83,31 @@ pub enum Error {
     /// Uploads hold too many bytes.
     #[error("too many uploads at once, try again later")]
     Overloaded,
+    /// The bucket makes no images of its files.
+    #[error("bucket {0} makes no images of its files: it has no images in its document")]
+    NoImages(String),
+    /// The file is no image of a kind that its bucket takes.
+    #[error("the file is no image that can be changed: expected {0}")]
+    NoImage(String),
+    /// The file is an image that cannot be read.
+    #[error("the image cannot be read: it is damaged, or not as it claims to be")]
+    BrokenImage,
+    /// The image is over a limit of this node.
+    #[error("the image is over the limit of {limit} {what}: it has {found}")]
+    ImageTooLarge {
+        /// What it has too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What it has.
+        found: u64,
+    },
+    /// Too many images are asked for.
+    #[error("too many images at once, try again later")]
+    TooManyImages,
+    /// An image takes too long.
+    #[error("the image could not be made in time")]
+    ImageTime,
     /// What was read is not what was written.
     #[error("the file is damaged")]
     Damaged(String),
@@ -138,15 +163,16 @@ impl From<Error> for Fault {
         let code = match error {
             Error::UnknownBucket(_) => Code::UnknownBucket,
             Error::Unreachable(_) | Error::Overloaded => Code::Unavailable,
-            Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) => Code::BadRequest,
+            Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) | Error::NoImages(_) => Code::BadRequest,
             Error::NotFound | Error::NoFolder | Error::NoUpload => Code::NotFound,
             Error::Conflict(_) | Error::NoParent | Error::Changed => Code::Conflict,
-            Error::TooManyUploads => Code::TooMany,
+            Error::TooManyUploads | Error::TooManyImages => Code::TooMany,
+            Error::ImageTime => Code::Deadline,
             Error::Checksum => return Fault::new(Code::BadRequest, text).with(CHECKSUM, "mismatch"),
             Error::Busy | Error::TakenOver => return Fault::new(Code::Conflict, text).with(BUSY, "upload"),
             Error::Precondition => Code::Precondition,
-            Error::TooLarge(_) => Code::TooLarge,
-            Error::UnsupportedType(_) => Code::UnsupportedType,
+            Error::TooLarge(_) | Error::ImageTooLarge { .. } => Code::TooLarge,
+            Error::UnsupportedType(_) | Error::NoImage(_) | Error::BrokenImage => Code::UnsupportedType,
             Error::Full(cause) => {
                 tracing::error!(cause, "a file could not be kept");
                 Code::Full

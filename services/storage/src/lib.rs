@@ -14,6 +14,7 @@ mod content_type;
 mod copy;
 mod cursor;
 mod error;
+mod images;
 mod list;
 mod local;
 mod object;

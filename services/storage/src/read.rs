@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use proto::storage::{ByteRange, Part};
 
 use crate::Error;
@@ -44,6 +47,24 @@ impl Parts {
             }
         }
     }
+}
+
+/// `parts` of `bytes`, in pieces that share their memory.
+pub fn pieces_of(bytes: Bytes, parts: Parts) -> Pieces {
+    let ranges = match parts {
+        Parts::Whole => vec![0..bytes.len() as u64],
+        Parts::Some(ranges) => ranges,
+        Parts::Unsatisfiable => Vec::new(),
+    };
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    let parts: Vec<Bytes> = ranges.iter().map(|range| bytes.slice(index(range.start)..index(range.end))).collect();
+    let pieces = parts.into_iter().flat_map(|mut part| {
+        std::iter::from_fn(move || {
+            let length = part.len().min(PIECE_BYTES);
+            (length > 0).then(|| Ok(part.split_to(length)))
+        })
+    });
+    stream::iter(pieces).boxed()
 }
 
 fn part(range: &ByteRange, size: u64) -> Option<Range<u64>> {

@@ -135,7 +135,9 @@ impl Uploads {
         }
         // A stream that still goes on ends.
         let _turn = self.takeovers.begin(&name);
-        bucket.backend()?.drop_upload(&name).await
+        bucket.backend()?.drop_upload(&name).await?;
+        self.part_sizes.forget(&name);
+        Ok(())
     }
 }
 

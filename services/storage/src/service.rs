@@ -10,8 +10,9 @@ use proto::{
     storage::{
         BeginUploadRequest, BeginUploadResponse, CopyRequest, CopyResponse, DeleteRequest, DeleteResponse,
         DropUploadRequest, DropUploadResponse, FindUploadRequest, FindUploadResponse, GetRequest, GetResponse, Head,
-        InfoRequest, InfoResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest, ListPartsResponse,
-        ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse, get_response::Part,
+        ImageRequest, InfoRequest, InfoResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest,
+        ListPartsResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse,
+        get_response::Part,
     },
 };
 use query::file::{FileOperation, FilePath, FileTerms};
@@ -20,13 +21,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     Config, Error,
+    backend::Reader,
     buckets::{Bucket, Buckets},
     copy::{self, Copy},
     cursor::CursorKeys,
+    images::{ImageSource, Images, MadeImage, WantedImage},
     list::PageRequest,
-    object::Published,
+    object::{File, Published},
     put::{self, PutError, final_path},
-    read::Parts,
+    read::{Parts, Pieces},
     resumable::Uploads,
 };
 
@@ -37,6 +40,7 @@ pub struct Service {
     verifier: Verifier,
     cursor_keys: CursorKeys,
     uploads: Uploads,
+    images: Images,
     /// Bytes of files that were taken in and handed out.
     taken_bytes: Counter,
     given_bytes: Counter,
@@ -47,11 +51,12 @@ impl Service {
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
         let cursor_keys = CursorKeys::new(&config.cursor_secret);
         let secret = config.cursor_secret.clone();
-        let buckets = Buckets::start(&mesh, config, current, &tasks);
         let metrics = mesh.metrics();
+        let images = Images::new(config.images.clone(), metrics.images());
+        let buckets = Buckets::start(&mesh, config, current, &tasks);
         let taken_bytes = metrics.file_bytes("in");
         let uploads = Uploads::new(buckets.clone(), verifier.clone(), &secret, taken_bytes.clone());
-        Self { buckets, verifier, cursor_keys, uploads, taken_bytes, given_bytes: metrics.file_bytes("out") }
+        Self { buckets, verifier, cursor_keys, uploads, images, taken_bytes, given_bytes: metrics.file_bytes("out") }
     }
 
     /// What a grant is for: its bucket, and its terms, which are not provisional.
@@ -63,9 +68,14 @@ impl Service {
     }
 
     async fn read(&self, request: GetRequest) -> Result<Messages<GetResponse>, Error> {
-        let GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s } = request;
+        let GetRequest { grant, ranges, ranges_if_etag, ranges_if_modified_s, image } = request;
         let Granted { bucket, path, .. } = self.granted(grant, FileOperation::Read)?;
+        let wanted = image.map(|image| self.wanted_image(&bucket, image)).transpose()?;
         let (file, reader) = bucket.backend()?.read(&path).await?;
+        let (file, content) = match wanted {
+            None => (file, Content::File(reader)),
+            Some(wanted) => Box::pin(self.image((&bucket, file, reader), wanted)).await?,
+        };
         let is_meant = ranges_if_etag.is_none_or(|etag| etag == file.etag)
             && ranges_if_modified_s.is_none_or(|second| second == file.modified_ms.div_euclid(1000));
         let parts = if is_meant { Parts::of(&ranges, file.size) } else { Parts::Whole };
@@ -73,11 +83,33 @@ impl Service {
         let head = Head { parts: parts.to_wire(), unsatisfiable, entry: Some(file.into()) };
         let head = GetResponse { part: Some(Part::Head(head)) };
         let given_bytes = self.given_bytes.clone();
-        let data = reader.parts(parts).map_ok(move |data| {
+        let data = content.parts(parts).map_ok(move |data| {
             given_bytes.inc_by(data.len() as u64);
             GetResponse { part: Some(Part::Data(data)) }
         });
         Ok(stream::iter([Ok(head)]).chain(data.map_err(Status::from)).boxed())
+    }
+
+    /// What of an image is wanted, and entity tags that the caller has.
+    fn wanted_image(&self, bucket: &Bucket, image: ImageRequest) -> Result<(WantedImage, Vec<String>), Error> {
+        if bucket.spec.images.is_empty() {
+            return Err(Error::NoImages(bucket.id().to_owned()));
+        }
+        Ok((WantedImage::new(&image, self.images.side())?, image.known_etags))
+    }
+
+    /// The image that is made of a file.
+    async fn image(
+        &self,
+        (bucket, file, reader): (&Bucket, File, Reader),
+        (wanted, known_etags): (WantedImage, Vec<String>),
+    ) -> Result<(File, Content), Error> {
+        let etag = wanted.etag(&file.etag, file.size);
+        if known_etags.contains(&etag) {
+            return Ok((File { size: 0, etag, ..file }, Content::None));
+        }
+        let made = self.images.image(ImageSource { bucket, file: &file, reader }, &wanted).await?;
+        Ok((made.file(file, etag), Content::Image(made)))
     }
 
     async fn list_page(&self, request: ListRequest) -> Result<ListResponse, Error> {
@@ -143,6 +175,26 @@ impl Service {
             source_etag,
         };
         Box::pin(copy::run(copy)).await
+    }
+}
+
+/// Bytes that are handed out.
+enum Content {
+    /// Those of a file.
+    File(Reader),
+    /// Those of an image that was made of a file.
+    Image(MadeImage),
+    /// None: the caller has them.
+    None,
+}
+
+impl Content {
+    fn parts(self, parts: Parts) -> Pieces {
+        match self {
+            Content::File(reader) => reader.parts(parts),
+            Content::Image(image) => image.parts(parts),
+            Content::None => stream::empty().boxed(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Node configuration: a commented default compiled in, then the operator's file, then `PERIGEE_…`
 //! variables.
 
+mod images;
 mod layer;
 mod nats;
 mod queue;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use layer::Layers;
 
+pub use images::ImageLimits;
 pub use nats::NatsBus;
 pub use queue::{PostgresQueue, QueueConfig};
 
@@ -61,6 +63,8 @@ pub struct Node {
     pub egress: Egress,
     /// Limits of requests.
     pub limits: Limits,
+    /// Limits of the images that storage makes.
+    pub images: ImageLimits,
     /// Logs.
     pub telemetry: Telemetry,
     /// How long running requests may take to finish when the node stops.
@@ -321,6 +325,7 @@ impl Node {
             }
         }
         self.check_servers()?;
+        self.images.check().map_err(|(field, message)| (format!("images.{field}"), message))?;
         if self.mesh_key.as_ref().is_some_and(|key| key.0.is_empty()) {
             return wrong("mesh_key".to_owned(), "must not be empty");
         }
@@ -497,6 +502,22 @@ mod tests {
         }
         assert!(parse("limits: { queue: 0 }", &[]).is_ok());
         assert!(refused("mesh_key: ''", &[]).ends_with("mesh_key: must not be empty"));
+    }
+
+    #[test]
+    fn images_have_limits() {
+        let images = parse("images: { side: 100 }", &[("PERIGEE_IMAGES__WORKERS", "3")]).unwrap().images;
+        assert_eq!((images.side, images.workers, images.queue), (100, 3, 64));
+        for (fields, told) in [
+            ("workers: 0", "images.workers: must be from 1 to 64"),
+            ("side: 16384", "images.side: must be from 1 to 16383"),
+            ("time: 0s", "images.time: must be positive, and at most 60s"),
+            ("wait: 61s", "images.wait: must be positive, and at most 60s"),
+            ("widht: 1", "images.widht"),
+        ] {
+            let fault = refused(&format!("images: {{ {fields} }}"), &[]);
+            assert!(fault.contains(told), "{fault}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Logs and metrics.
 
+mod images;
+
 use std::{
     fmt,
     io::{self, IsTerminal},
@@ -7,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+pub use images::ImageMeters;
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
@@ -75,6 +78,7 @@ struct Families {
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
     file_bytes: Family<FileBytes, Counter>,
+    images: images::ImageFamilies,
     function_answers: Family<FunctionAnswer, Counter>,
     function_calls: Gauge,
     function_workers: Gauge,
@@ -344,6 +348,11 @@ impl Metrics {
         self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
     }
 
+    /// What is measured of images that are made of files.
+    pub fn images(&self) -> ImageMeters {
+        self.families.images.meters()
+    }
+
     /// For answers of functions, by the class of their status: `2xx` and so on.
     pub fn function_answers(&self, class: &'static str) -> Counter {
         self.families.function_answers.get_or_create_owned(&FunctionAnswer { class })
@@ -449,6 +458,7 @@ impl Default for Families {
             batched_live_reads: Counter::default(),
             live_changes: Family::default(),
             file_bytes: Family::default(),
+            images: images::ImageFamilies::default(),
             function_answers: Family::default(),
             function_calls: Gauge::default(),
             function_workers: Gauge::default(),
@@ -480,6 +490,7 @@ impl Families {
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
+        self.images.register(registry);
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
         registry.register("function_retries", "Calls of functions that were sent again", self.function_retries.clone());
@@ -534,6 +545,7 @@ mod tests {
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
         metrics.file_bytes("in").inc_by(7);
+        metrics.images().made.inc();
         metrics.function_answers("2xx").inc();
         metrics.function_calls().inc();
         metrics.function_workers().inc();
@@ -573,6 +585,7 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_file_bytes_total{direction="in"} 7"#,
+            r#"perigee_images_total{outcome="made"} 1"#,
             r#"perigee_function_answers_total{class="2xx"} 1"#,
             "perigee_function_calls 1",
             "perigee_function_workers 1",

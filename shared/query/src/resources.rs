@@ -390,6 +390,44 @@ pub struct Bucket {
     pub cache_control: Option<String>,
     /// Whether pages, scripts and drawings that can hold scripts are shown by browsers, instead of being saved.
     pub inline: bool,
+    /// Kinds of images that are resized and converted for who asks for that; none: no file is.
+    pub images: Vec<ImageKind>,
+}
+
+/// A kind of images that can be read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ImageKind {
+    /// JPEG.
+    Jpeg,
+    /// PNG.
+    Png,
+    /// WebP.
+    Webp,
+}
+
+impl ImageKind {
+    /// All of them.
+    pub const ALL: [ImageKind; 3] = [ImageKind::Jpeg, ImageKind::Png, ImageKind::Webp];
+
+    /// Its name, as it stands in documents and addresses.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageKind::Jpeg => "jpeg",
+            ImageKind::Png => "png",
+            ImageKind::Webp => "webp",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            ImageKind::Jpeg => "image/jpeg",
+            ImageKind::Png => "image/png",
+            ImageKind::Webp => "image/webp",
+        }
+    }
 }
 
 /// Where the objects of a bucket are.

@@ -46,3 +46,18 @@ async fn the_document_tells_what_happens() -> anyhow::Result<()> {
     ensure!(shown == 10, "{shown}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_images_does_what_it_says() -> anyhow::Result<()> {
+    let document = Document::open("storage.md")?;
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir_all(folder.path().join("resources"))?;
+    std::fs::write(folder.path().join("resources/gallery.yaml"), document.block("yaml images")?)?;
+    image::DynamicImage::new_rgb8(300, 200).save(folder.path().join("photo.png"))?;
+    let address = free_address()?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "gallery")).await?;
+    let shown = document.run_commands_of("console images", folder.path(), address, |printed| printed).await?;
+    ensure!(shown == 3, "{shown}");
+    Ok(())
+}

@@ -79,7 +79,8 @@ pub fn body_of(blob: Option<StreamingBlob>) -> Body {
 
 /// `PutObject`
 pub async fn put(files: &ProjectFiles, request: S3Request<PutObjectInput>) -> Result<PutObjectOutput, Fault> {
-    let S3Request { input, headers, .. } = request;
+    let S3Request { input, headers, uri, .. } = request;
+    check_no_part(uri.query().unwrap_or_default())?;
     if input.write_offset_bytes.is_some() {
         return Err(not_implemented("x-amz-write-offset-bytes"));
     }
@@ -90,6 +91,17 @@ pub async fn put(files: &ProjectFiles, request: S3Request<PutObjectInput>) -> Re
     let stored = Box::pin(write(files, file, &mut body_of(input.body))).await?;
     let entry = stored.entry.unwrap_or_default();
     Ok(PutObjectOutput { e_tag: Some(etag(&entry.etag)), ..PutObjectOutput::default() })
+}
+
+/// Refuses a part whose upload is not named, or an upload without a part: it would be written as the whole file.
+fn check_no_part(query: &str) -> Result<(), Fault> {
+    let names = query.split('&').filter_map(|parameter| parameter.split('=').next());
+    for (found, missing) in [("partNumber", "uploadId"), ("uploadId", "partNumber")] {
+        if names.clone().any(|name| name == found) {
+            return Err(invalid("InvalidArgument", format!("invalid {found}: expected {missing} beside it")));
+        }
+    }
+    Ok(())
 }
 
 /// Errors: a condition of a request to read a file says that it is not wanted.
@@ -126,7 +138,7 @@ pub async fn get(
     }
     let target = existing(files, &input.bucket, &input.key)?;
     let ranges = input.range.iter().map(byte_range).collect();
-    let parts = FileParts { ranges, ranges_if_etag: None, ranges_if_modified_s: None };
+    let parts = FileParts { ranges, ..FileParts::default() };
     let file = match Box::pin(download::open(files, &target, parts)).await {
         Err(fault) => return Err(missing_folder(fault)),
         file => file?,
@@ -192,12 +204,24 @@ fn missing_folder(fault: Fault) -> Fault {
     }
 }
 
+/// The first and the last byte of a file of `size` bytes that a range asks for. Errors: none is in the file.
+fn bytes_of(range: &Range, size: u64) -> Result<(u64, u64), Fault> {
+    let (first, end) = match range {
+        Range::Int { first, last } => (*first, last.map_or(size, |last| last.saturating_add(1).min(size))),
+        Range::Suffix { length } => (size.saturating_sub(*length), size),
+    };
+    match first < end {
+        true => Ok((first, end - 1)),
+        false => Err(Fault::new(Code::Range, format!("no range is in the file of {size} bytes"))),
+    }
+}
+
 /// `HeadObject`
 pub async fn head(files: &ProjectFiles, request: S3Request<HeadObjectInput>) -> Result<HeadObjectOutput, Fault> {
     let S3Request { input, headers, .. } = request;
     check_version(input.version_id.as_ref())?;
-    if input.part_number.is_some() || input.range.is_some() {
-        return Err(not_implemented("a part of a file without its bytes"));
+    if input.part_number.is_some() {
+        return Err(not_implemented("partNumber of a file"));
     }
     let target = existing(files, &input.bucket, &input.key)?;
     let entry = list::info(files, &target).await?;
@@ -205,10 +229,13 @@ pub async fn head(files: &ProjectFiles, request: S3Request<HeadObjectInput>) -> 
         return Err(Fault::new(Code::NotFound, "file not found"));
     }
     check_conditions(&headers, &entry)?;
+    let part = input.range.as_ref().map(|range| bytes_of(range, entry.size)).transpose()?;
+    let size = part.map_or(entry.size, |(first, last)| last - first + 1);
     Ok(HeadObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         cache_control: target.bucket.spec.cache_control.clone(),
-        content_length: i64::try_from(entry.size).ok(),
+        content_length: i64::try_from(size).ok(),
+        content_range: part.map(|(first, last)| format!("bytes {first}-{last}/{}", entry.size)),
         metadata: metadata(&entry),
         e_tag: Some(etag(&entry.etag)),
         last_modified: moment(entry.modified_ms),
@@ -312,7 +339,8 @@ fn check_source(conditions: &HeaderMap, entry: &Entry) -> Result<(), Fault> {
 
 /// `CopyObject`
 pub async fn copy(files: &ProjectFiles, request: S3Request<CopyObjectInput>) -> Result<CopyObjectOutput, Fault> {
-    let S3Request { input, headers, .. } = request;
+    let S3Request { input, headers, uri, .. } = request;
+    check_no_part(uri.query().unwrap_or_default())?;
     let (from, target) = (source(files, &input.copy_source)?, target(files, &input.bucket, &input.key)?);
     let (content_type, meta) = written(&headers, input.content_type.as_deref(), input.metadata.as_ref())?;
     let is_replaced = input.metadata_directive.as_ref().map(MetadataDirective::as_str) == Some("REPLACE");
@@ -345,7 +373,7 @@ pub async fn read(
     target: &FileTarget,
     (range, conditions): (Option<ByteRange>, &HeaderMap),
 ) -> Result<impl futures::Stream<Item = Result<Bytes, Fault>> + Send + 'static + use<>, Fault> {
-    let parts = FileParts { ranges: range.into_iter().collect(), ranges_if_etag: None, ranges_if_modified_s: None };
+    let parts = FileParts { ranges: range.into_iter().collect(), ..FileParts::default() };
     let file = Box::pin(download::open(files, target, parts)).await.map_err(missing_folder)?;
     check_source(conditions, &file.entry)?;
     match file.unsatisfiable() {

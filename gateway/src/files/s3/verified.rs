@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use mesh::{Code, Fault};
 use percent_encoding::percent_decode_str;
 use s3s::{
@@ -136,7 +136,11 @@ impl Verified {
         let response = response.map_err(|cause| {
             fault::error_of(Fault::internal("the request could not be answered", format!("{cause:?}")))
         })?;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        if head.headers.contains_key(header::CONTENT_RANGE) && head.status == StatusCode::OK {
+            // The library tells it of bodies only.
+            head.status = StatusCode::PARTIAL_CONTENT;
+        }
         let mut answer = S3Response::with_status(body, head.status);
         answer.headers = head.headers;
         if let Some(streamed) = head.extensions.get::<Streamed>() {

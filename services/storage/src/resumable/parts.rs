@@ -63,13 +63,12 @@ pub async fn put(
         return Err(Error::NoUpload.into());
     }
     let backend = bucket.backend()?;
-    let others = match bucket.spec.limits.size {
-        Some(_) => uploads.part_sizes.besides(backend, &name, number).await?,
-        None => 0,
+    let coming = match bucket.spec.limits.size {
+        Some(_) => Some(uploads.part_sizes.begin(backend, &name, number).await?),
+        None => None,
     };
     let path = backend.part_path(&name, number);
     let mut upload = backend.begin(Some(&path), BYTES, "").await?;
-    let mut size = 0;
     loop {
         let message = tokio::select! {
             message = messages.message() => message?,
@@ -77,8 +76,9 @@ pub async fn put(
         };
         match message.and_then(|message| message.part) {
             Some(Part::Data(data)) => {
-                size += data.len() as u64;
-                put::check_size(&bucket, others.saturating_add(size))?;
+                if let Some(coming) = &coming {
+                    put::check_size(&bucket, coming.grow(data.len() as u64))?;
+                }
                 uploads.taken_bytes.inc_by(data.len() as u64);
                 upload.write(data).await?;
             }
@@ -96,7 +96,9 @@ pub async fn put(
     };
     let published = Box::pin(upload.publish(publication)).await?;
     backend.touch_upload(&name).await?;
-    uploads.part_sizes.add(&name, number, size);
+    if let Some(coming) = coming {
+        coming.stored();
+    }
     Ok(PutResponse { entry: Some(published.file.into()), created: published.created, ..PutResponse::default() })
 }
 
