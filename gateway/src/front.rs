@@ -54,7 +54,7 @@ struct FrontState {
     service: Service,
     meters: Meters,
     web: axum::Router,
-    grpc: grpc::Services,
+    grpc: GrpcServices,
     grpc_web: BoxCloneSyncService<Request, http::Response<tonic::body::Body>, Infallible>,
 }
 
@@ -86,7 +86,7 @@ pub fn node_routes(mesh: mesh::Mesh) -> axum::Router {
 
 impl Front {
     fn new(service: Service, web: axum::Router) -> Self {
-        let grpc = grpc::Services::new(&service);
+        let grpc = GrpcServices::new(&service);
         let inner = grpc.clone();
         let translated = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let inner = inner.clone();
@@ -218,7 +218,7 @@ impl FrontState {
                 Some(Handler::Graphql(_) | Handler::Table(_)) => false,
                 None => rest::is_call(path),
             },
-            Protocol::Grpc | Protocol::GrpcWeb => grpc::has_own_time(path),
+            Protocol::Grpc | Protocol::GrpcWeb => grpc::has_own_time(path) || legacy::grpc::has_own_time(path),
         };
         let time = [(!is_unlimited).then_some(time), asked].into_iter().flatten().min();
         let call = Call::begin_at(started, text(&REQUEST_ID), text(&TRACEPARENT), time).without_timer();
@@ -436,20 +436,53 @@ fn encoding(request: &Request) -> Option<String> {
     Some(String::from_utf8_lossy(encoding.as_bytes()).chars().take(64).collect())
 }
 
+/// What is spoken over gRPC: the API, and the predecessor's.
+#[derive(Clone)]
+struct GrpcServices {
+    api: grpc::Services,
+    legacy: legacy::grpc::Server,
+}
+
+impl GrpcServices {
+    fn new(service: &Service) -> Self {
+        Self { api: grpc::Services::new(service), legacy: legacy::grpc::Server::new(service) }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        match legacy::grpc::is_path(request.uri().path()) {
+            true => Box::pin(self.legacy.answer(request)).await,
+            false => self.api.answer(request).await,
+        }
+    }
+}
+
+/// Whether `path` is of a method that counts for the connection of its caller.
+fn is_of_connection(path: &str) -> bool {
+    grpc::is_of_connection(path) || legacy::grpc::is_of_connection(path)
+}
+
+/// `fault` as the answer to the gRPC request to `path`.
+fn refused_at(path: &str, fault: Fault) -> Response {
+    match legacy::grpc::is_told(path) {
+        true => legacy::grpc::refused(fault),
+        false => grpc::refused(fault),
+    }
+}
+
 /// A gRPC request through its routes, unless there is no room for it or its answer.
-async fn call_grpc(services: &grpc::Services, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
+async fn call_grpc(services: &GrpcServices, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
     let (version, path) = (request.version(), request.uri().clone());
     let connection = admission.as_ref().and_then(|admission| admission.connection.as_ref());
-    if let Some(connection) = connection.filter(|_| grpc::is_of_connection(request.uri().path())).cloned() {
+    if let Some(connection) = connection.filter(|_| is_of_connection(request.uri().path())).cloned() {
         request.extensions_mut().insert(connection);
     }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
         Ok(response) => response,
-        Err(fault) => grpc::refused_at(path.path(), fault),
+        Err(fault) => refused_at(path.path(), fault),
     };
     let Some(GrpcAdmission { ticket, budget, connection }) = admission else { return response };
     match ticket.refusal() {
-        Some(fault) => grpc::refused_at(path.path(), fault),
+        Some(fault) => refused_at(path.path(), fault),
         None => budget.track(response, version, connection.as_ref()).unwrap_or_else(grpc::refused),
     }
 }

@@ -27,7 +27,7 @@ use query::function::MESSAGE_BYTES;
 use tonic::Status;
 use tower::{Service as _, ServiceExt};
 
-use crate::{Service, error, http::body, legacy};
+use crate::{Service, error, http::body};
 pub(crate) use files::{broken_off, pieces};
 
 /// Path of the methods of [`DataServer`].
@@ -46,7 +46,7 @@ const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// calls of the worker.
 const WORKER_MESSAGE_BYTES: usize = MESSAGE_BYTES as usize + (64 << 10);
 /// Bytes around a message that are no payload of the project.
-const MESSAGE_FRAMING: usize = 64 * 1024;
+pub(crate) const MESSAGE_FRAMING: usize = 64 * 1024;
 /// The method that is called by far the most.
 const READ: &str = "Read";
 
@@ -58,8 +58,6 @@ pub struct Services {
     files: FilesServer<files::Files>,
     functions: FunctionsServer<functions::Functions>,
     workers: FunctionsServer<functions::Functions>,
-    /// What clients of the predecessor speak.
-    legacy: legacy::grpc::Server,
     /// Bytes that a message may have.
     limit: usize,
     /// Until when a message has to be there.
@@ -84,15 +82,14 @@ impl Services {
             .max_encoding_message_size(usize::MAX);
         let functions =
             FunctionsServer::from_arc(functions).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
-        let legacy = legacy::grpc::Server::new(service);
         let time = service.config().time;
-        Self { data, handlers, files, functions, workers, legacy, limit, time, others: others() }
+        Self { data, handlers, files, functions, workers, limit, time, others: others() }
     }
 
     /// The answer to a request.
     pub async fn answer(&self, request: Request) -> Response {
         let request = match has_own_time(request.uri().path()) {
-            true => match Box::pin(self.begun(request)).await {
+            true => match Box::pin(begun(request, self.limit, self.time)).await {
                 Ok(request) => request,
                 Err(fault) => return refused(fault),
             },
@@ -118,27 +115,8 @@ impl Services {
             let Ok(response) = self.functions.clone().call(request).await;
             return with_fault_code(response);
         }
-        if path.strip_prefix(legacy::grpc::PATH).is_some_and(is_method) {
-            return with_fault_code(self.legacy.answer(request).await);
-        }
         let Ok(response) = self.others.clone().oneshot(request).await;
         response
-    }
-
-    /// A request that takes as long as its handler says, with its message, which has to be there in time; what is told of an
-    /// upload is whether it has ended.
-    async fn begun(&self, request: Request) -> Result<Request, Fault> {
-        if upload::is_upload(request.uri().path()) {
-            return Ok(upload::watched(request));
-        }
-        let (head, body) = request.into_parts();
-        let read = tokio::time::timeout(self.time, Limited::new(body, self.limit + MESSAGE_FRAMING).collect()).await;
-        let read = read.map_err(|_| Fault::new(Code::Deadline, "the message did not come in time"))?;
-        let read = read.map_err(|cause| match cause.is::<LengthLimitError>() {
-            true => body::too_large(self.limit, None),
-            false => error::bad_request(format!("the message broke off: {cause}")),
-        })?;
-        Ok(Request::from_parts(head, Body::from(read.to_bytes())))
     }
 
     /// The answer to a read.
@@ -158,15 +136,30 @@ impl Services {
     }
 }
 
+/// A request that takes as long as its handler says, with its message of up to `limit` bytes, which has to be there in `time`; of
+/// an upload it is told whether it has ended.
+pub(crate) async fn begun(request: Request, limit: usize, time: Duration) -> Result<Request, Fault> {
+    if upload::is_upload(request.uri().path()) {
+        return Ok(upload::watched(request));
+    }
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(time, Limited::new(body, limit.saturating_add(MESSAGE_FRAMING)).collect()).await;
+    let read = read.map_err(|_| Fault::new(Code::Deadline, "the message did not come in time"))?;
+    let read = read.map_err(|cause| match cause.is::<LengthLimitError>() {
+        true => body::too_large(limit, None),
+        false => error::bad_request(format!("the message broke off: {cause}")),
+    })?;
+    Ok(Request::from_parts(head, Body::from(read.to_bytes())))
+}
+
 /// Whether `path` is of a call that takes as long as its file is large, or its handler says.
 pub fn has_own_time(path: &str) -> bool {
     path.strip_prefix(FILES_PATH).is_some_and(|method| OF_LARGE_FILES.contains(&method))
-        || legacy::grpc::has_own_time(path)
 }
 
 /// Whether `path` is of a method that counts for the connection of its caller.
 pub fn is_of_connection(path: &str) -> bool {
-    path == WATCH_PATH || path == WORK_PATH || legacy::grpc::is_of_connection(path)
+    path == WATCH_PATH || path == WORK_PATH
 }
 
 fn is_method(name: &str) -> bool {
@@ -201,14 +194,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// `fault` as the answer to the request to `path`.
-pub fn refused_at(path: &str, fault: Fault) -> Response {
-    match legacy::grpc::is_told(path) {
-        true => legacy::grpc::refused(fault),
-        false => refused(fault),
-    }
-}
-
 /// `fault` as the answer to a gRPC request.
 pub fn refused(fault: Fault) -> Response {
     let is_later = matches!(fault.code, Code::TooMany | Code::Unavailable);
@@ -236,7 +221,7 @@ fn unknown_method_fault() -> Fault {
 }
 
 /// Gives a stable code to what tonic says of requests that never reached a handler: those of a handler have one.
-fn with_fault_code(response: http::Response<tonic::body::Body>) -> Response {
+pub(crate) fn with_fault_code(response: http::Response<tonic::body::Body>) -> Response {
     let Some(status) = response.extensions().get::<Status>() else {
         // The generated server writes this one status by hand.
         let is_unknown = response.headers().get("grpc-status").is_some_and(|status| status == "12");

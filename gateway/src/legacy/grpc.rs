@@ -10,7 +10,7 @@ mod worker;
 use std::{
     pin::{Pin, pin},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ use crate::{
     edge::Caller,
     error,
     grpc::{
-        self,
+        self, MESSAGE_FRAMING,
         accept::{accepted, required},
         unary,
     },
@@ -41,13 +41,11 @@ use crate::{
 };
 
 /// Path of the methods.
-pub const PATH: &str = "/proto.SpaceCloud/";
+const PATH: &str = "/proto.SpaceCloud/";
 /// Methods whose calls take as long as a file is large, or a function says.
 const OF_OWN_TIME: [&str; 3] = ["Call", "UploadFile", "DownloadFile"];
 /// Methods whose messages are counted for the connection of the caller.
 const OF_CONNECTION: [&str; 2] = ["RealTime", "Service"];
-/// Bytes of a message that are no payload of the project.
-const FRAMING_BYTES: usize = 64 * 1024;
 
 /// Bytes of a message that begins a live query: a stream may wait for the rest of one for long.
 const LIVE_QUERY_BYTES: usize = 64 * 1024;
@@ -64,11 +62,16 @@ pub struct SpaceCloud {
 }
 
 /// A call that is accepted: who asks, about which project, and the message.
-struct Accepted<M> {
+struct AskedCall<M> {
     caller: Caller,
     project: Option<Arc<Project>>,
     meta: api::Meta,
     message: M,
+}
+
+/// Whether `path` is of a method.
+pub fn is_path(path: &str) -> bool {
+    path.strip_prefix(PATH).is_some_and(|method| !method.is_empty() && !method.contains('/'))
 }
 
 /// Whether the call to `path` takes as long as its handler says.
@@ -84,6 +87,10 @@ pub fn is_of_connection(path: &str) -> bool {
 /// The server of the service.
 #[derive(Clone)]
 pub struct Server {
+    /// Bytes that a message may have.
+    limit: usize,
+    /// Until when a message has to be there.
+    time: Duration,
     unary: SpaceCloudServer<SpaceCloud>,
     live_queries: SpaceCloudServer<SpaceCloud>,
     workers: SpaceCloudServer<SpaceCloud>,
@@ -97,52 +104,60 @@ impl Server {
             let server = SpaceCloudServer::from_arc(handlers.clone());
             server.max_decoding_message_size(limit).max_encoding_message_size(usize::MAX)
         };
-        let unary = of(service.config().body_bytes.saturating_add(FRAMING_BYTES));
-        Self { unary, live_queries: of(LIVE_QUERY_BYTES), workers: of(WORKER_BYTES) }
+        let (limit, time) = (service.config().body_bytes, service.config().time);
+        let unary = of(limit.saturating_add(MESSAGE_FRAMING));
+        Self { limit, time, unary, live_queries: of(LIVE_QUERY_BYTES), workers: of(WORKER_BYTES) }
     }
 
     /// The answer to a request.
-    pub async fn answer(&self, request: axum::extract::Request) -> http::Response<tonic::body::Body> {
+    pub async fn answer(&self, request: axum::extract::Request) -> axum::response::Response {
+        let request = match has_own_time(request.uri().path()) {
+            true => match grpc::begun(request, self.limit, self.time).await {
+                Ok(request) => request,
+                Err(fault) => return refused(fault),
+            },
+            false => request,
+        };
         let server = match request.uri().path().strip_prefix(PATH) {
             Some("RealTime") => &self.live_queries,
             Some("Service") => &self.workers,
             _ => &self.unary,
         };
         let Ok(response) = server.clone().call(request).await;
-        response
+        grpc::with_fault_code(response)
     }
 }
 
 #[tonic::async_trait]
 impl space_cloud_server::SpaceCloud for SpaceCloud {
-    async fn create(&self, request: Request<api::CreateRequest>) -> Told {
+    async fn create(&self, request: Request<api::CreateRequest>) -> ToldAnswer {
         told(Box::pin(self.create_rows(request))).await
     }
 
-    async fn read(&self, request: Request<api::ReadRequest>) -> Told {
+    async fn read(&self, request: Request<api::ReadRequest>) -> ToldAnswer {
         told(Box::pin(self.read_rows(request))).await
     }
 
-    async fn update(&self, request: Request<api::UpdateRequest>) -> Told {
+    async fn update(&self, request: Request<api::UpdateRequest>) -> ToldAnswer {
         told(Box::pin(self.update_rows(request))).await
     }
 
-    async fn delete(&self, request: Request<api::DeleteRequest>) -> Told {
+    async fn delete(&self, request: Request<api::DeleteRequest>) -> ToldAnswer {
         told(Box::pin(self.delete_rows(request))).await
     }
 
-    async fn aggregate(&self, _: Request<api::AggregateRequest>) -> Told {
+    async fn aggregate(&self, _: Request<api::AggregateRequest>) -> ToldAnswer {
         told(Box::pin(async {
             Err::<Bytes, _>(error::bad_request("pipelines are not supported by this version").into())
         }))
         .await
     }
 
-    async fn batch(&self, request: Request<api::BatchRequest>) -> Told {
+    async fn batch(&self, request: Request<api::BatchRequest>) -> ToldAnswer {
         told(Box::pin(self.write_batch(request))).await
     }
 
-    async fn call(&self, request: Request<api::FunctionsRequest>) -> Told {
+    async fn call(&self, request: Request<api::FunctionsRequest>) -> ToldAnswer {
         told(Box::pin(self.call_function(request))).await
     }
 
@@ -152,7 +167,7 @@ impl space_cloud_server::SpaceCloud for SpaceCloud {
         &self,
         request: Request<Streaming<api::RealTimeRequest>>,
     ) -> Result<tonic::Response<Self::RealTimeStream>, Status> {
-        Box::pin(stream::serve::<live_query::LiveQueries>(&self.service, request)).await
+        Box::pin(stream::serve::<live_query::LiveQueryFraming>(&self.service, request)).await
     }
 
     type ServiceStream = ToldMessages<api::FunctionsPayload>;
@@ -161,22 +176,22 @@ impl space_cloud_server::SpaceCloud for SpaceCloud {
         &self,
         request: Request<Streaming<api::FunctionsPayload>>,
     ) -> Result<tonic::Response<Self::ServiceStream>, Status> {
-        Box::pin(stream::serve::<worker::Workers>(&self.service, request)).await
+        Box::pin(stream::serve::<worker::WorkerFraming>(&self.service, request)).await
     }
 
-    async fn create_folder(&self, request: Request<api::CreateFolderRequest>) -> Told {
+    async fn create_folder(&self, request: Request<api::CreateFolderRequest>) -> ToldAnswer {
         told(Box::pin(self.make_folder(request))).await
     }
 
-    async fn list_files(&self, request: Request<api::ListFilesRequest>) -> Told {
+    async fn list_files(&self, request: Request<api::ListFilesRequest>) -> ToldAnswer {
         told(Box::pin(self.list(request))).await
     }
 
-    async fn delete_file(&self, request: Request<api::DeleteFileRequest>) -> Told {
+    async fn delete_file(&self, request: Request<api::DeleteFileRequest>) -> ToldAnswer {
         told(Box::pin(self.remove(request))).await
     }
 
-    async fn upload_file(&self, request: Request<Streaming<api::UploadFileRequest>>) -> Told {
+    async fn upload_file(&self, request: Request<Streaming<api::UploadFileRequest>>) -> ToldAnswer {
         told(Box::pin(self.write(request))).await
     }
 
@@ -191,22 +206,22 @@ impl space_cloud_server::SpaceCloud for SpaceCloud {
 }
 
 /// An answer, or the error that is told in its place.
-type Told = Result<tonic::Response<api::Response>, Status>;
+type ToldAnswer = Result<tonic::Response<api::Response>, Status>;
 
 /// A fault, and whether its caller has sent a token.
-struct Refusal {
+struct RefusedCall {
     fault: Fault,
     has_token: bool,
 }
 
-impl From<Fault> for Refusal {
+impl From<Fault> for RefusedCall {
     fn from(fault: Fault) -> Self {
         Self { fault, has_token: true }
     }
 }
 
-impl Refusal {
-    fn of<M>(accepted: &Accepted<M>) -> impl Fn(Fault) -> Self + use<M> {
+impl RefusedCall {
+    fn of<M>(accepted: &AskedCall<M>) -> impl Fn(Fault) -> Self + use<M> {
         let has_token = !accepted.caller.token.is_empty();
         move |fault| Self { fault, has_token }
     }
@@ -218,13 +233,13 @@ impl Refusal {
 }
 
 /// What is told of a call that succeeds.
-struct Answer {
+struct CallAnswer {
     result: Bytes,
     /// Whether rows were cut off.
     is_truncated: bool,
 }
 
-impl From<Bytes> for Answer {
+impl From<Bytes> for CallAnswer {
     fn from(result: Bytes) -> Self {
         Self { result, is_truncated: false }
     }
@@ -235,10 +250,10 @@ impl From<Bytes> for Answer {
 pub struct ToldStatus(pub u16);
 
 /// Tells the answer of a call, or why there is none, also where it takes too long.
-async fn told<A: Into<Answer>>(mut answer: Pin<Box<impl Future<Output = Result<A, Refusal>>>>) -> Told {
+async fn told<A: Into<CallAnswer>>(mut answer: Pin<Box<impl Future<Output = Result<A, RefusedCall>>>>) -> ToldAnswer {
     let answered = guarded(&current(), answer.as_mut()).await.unwrap_or_else(|fault| Err(fault.into()));
     let (answer, is_truncated) = match answered.map(Into::into) {
-        Ok(Answer { result, is_truncated }) => {
+        Ok(CallAnswer { result, is_truncated }) => {
             (api::Response { status: 200, error: String::new(), result }, is_truncated)
         }
         Err(refusal) => {
@@ -262,7 +277,7 @@ pub fn is_told(path: &str) -> bool {
 
 /// `fault` as the answer to a call: all of them tell it by the same fields.
 pub fn refused(fault: Fault) -> axum::response::Response {
-    let (status, error) = Refusal::from(fault).told();
+    let (status, error) = RefusedCall::from(fault).told();
     let answer = unary::response(&api::Response { status, error, result: Bytes::new() });
     let mut response = answer.unwrap_or_else(grpc::refused);
     response.extensions_mut().insert(ToldStatus(u16::try_from(status).unwrap_or(500)));
@@ -285,7 +300,7 @@ impl SpaceCloud {
         &self,
         request: Request<M>,
         meta: impl FnOnce(&mut M) -> Option<api::Meta>,
-    ) -> Result<Accepted<M>, Fault> {
+    ) -> Result<AskedCall<M>, Fault> {
         let (metadata, extensions, mut message) = request.into_parts();
         let meta = meta(&mut message).ok_or_else(|| query::Error::Required("meta".to_owned()))?;
         required("meta.project", &meta.project)?;
@@ -298,7 +313,7 @@ impl SpaceCloud {
         if !meta.token.is_empty() {
             caller.token = token(&meta.token)?;
         }
-        Ok(Accepted { caller, project, meta, message })
+        Ok(AskedCall { caller, project, meta, message })
     }
 
     /// The JSON that the field `name` of a message holds; nothing where it has no byte.
@@ -312,7 +327,7 @@ impl SpaceCloud {
         })
     }
 
-    async fn call_function(&self, request: Request<api::FunctionsRequest>) -> Result<Bytes, Refusal> {
+    async fn call_function(&self, request: Request<api::FunctionsRequest>) -> Result<Bytes, RefusedCall> {
         let project = request.get_ref().project.clone();
         // Clients of one language do not name it.
         let project = match (project.is_empty(), &self.service.edge().projects()[..]) {
@@ -322,8 +337,8 @@ impl SpaceCloud {
         let accepted = self.accept(request, |message| {
             Some(api::Meta { project, token: std::mem::take(&mut message.token), ..api::Meta::default() })
         })?;
-        let refusal = Refusal::of(&accepted);
-        let Accepted { mut caller, meta, message, .. } = accepted;
+        let refusal = RefusedCall::of(&accepted);
+        let AskedCall { mut caller, meta, message, .. } = accepted;
         let api::FunctionsRequest { params, timeout, service, function, .. } = message;
         let answered = async {
             let fields =

@@ -95,13 +95,13 @@ pub async fn run(args: EventsArgs) -> Result<(), Failure> {
         EventsCommand::List { selection, json } => Box::pin(list(&selection, json)).await?,
         EventsCommand::Replay { selection } => {
             let filter = selection.filter(Some(EventStatus::Failed));
-            let queue = selection.queue().await?;
+            let queue = Box::pin(selection.queue()).await?;
             let replayed = queue.replay(&filter, queue.now_ms()).await.context("events are not replayed")?;
             output::print(&format!("{replayed} events are delivered again\n"));
         }
         EventsCommand::Purge { selection } => {
             let filter = selection.filter(Some(EventStatus::Failed));
-            let removed = selection.queue().await?.purge(&filter).await.context("events are not removed")?;
+            let removed = Box::pin(selection.queue()).await?.purge(&filter).await.context("events are not removed")?;
             output::print(&format!("{removed} events are removed\n"));
         }
     }
@@ -109,7 +109,7 @@ pub async fn run(args: EventsArgs) -> Result<(), Failure> {
 }
 
 async fn list(selection: &Selection, json: bool) -> anyhow::Result<()> {
-    let (queue, filter) = (selection.queue().await?, selection.filter(None));
+    let (queue, filter) = (Box::pin(selection.queue()).await?, selection.filter(None));
     let mut after = 0;
     loop {
         let page = queue.list(&filter, after).await.context("events are not listed")?;

@@ -111,7 +111,7 @@ impl Images {
     /// The image of `source` that is wanted, made or kept. Dropped, nothing more is done for it.
     pub async fn image(&self, source: ImageSource<'_>, wanted: &WantedImage) -> Result<MadeImage, Error> {
         let bucket = source.bucket;
-        let image = self.found(source, wanted).await;
+        let image = Box::pin(self.found(source, wanted)).await;
         let image = image.inspect_err(|error| match error {
             Error::TooManyImages => drop(self.meters.refused.inc()),
             _ => drop(self.meters.failed.inc()),
@@ -123,7 +123,7 @@ impl Images {
 
     async fn found(&self, source: ImageSource<'_>, wanted: &WantedImage) -> Result<MadeImage, Error> {
         let File { path, size, modified_ms, etag, .. } = source.file.clone();
-        let (backend, wanted) = (source.bucket.opened(), wanted.clone());
+        let (backend, wanted) = (source.bucket.opened(), *wanted);
         let key = ImageKey { backend, path, etag, modified_ms, size, wanted };
         if let Some(kept) = self.made.get(&key) {
             self.meters.kept.inc();
@@ -131,7 +131,7 @@ impl Images {
         }
         // Who waits for the same image of another request has a place as well.
         let place = self.queue.enter(source.bucket.project())?;
-        let made = self.made.get_or_insert_async(&key, self.make(source, key.wanted, &place));
+        let made = Box::pin(self.made.get_or_insert_async(&key, self.make(source, key.wanted, &place)));
         timeout(self.limits.wait + self.limits.time, made).await.unwrap_or(Err(Error::ImageTime))
     }
 

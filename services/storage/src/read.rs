@@ -52,7 +52,7 @@ impl Parts {
 /// `parts` of `bytes`, in pieces that share their memory.
 pub fn pieces_of(bytes: Bytes, parts: Parts) -> Pieces {
     let ranges = match parts {
-        Parts::Whole => vec![0..bytes.len() as u64],
+        Parts::Whole => std::iter::once(0..bytes.len() as u64).collect(),
         Parts::Some(ranges) => ranges,
         Parts::Unsatisfiable => Vec::new(),
     };

@@ -108,7 +108,7 @@ impl Service {
         if known_etags.contains(&etag) {
             return Ok((File { size: 0, etag, ..file }, Content::None));
         }
-        let made = self.images.image(ImageSource { bucket, file: &file, reader }, &wanted).await?;
+        let made = Box::pin(self.images.image(ImageSource { bucket, file: &file, reader }, &wanted)).await?;
         Ok((made.file(file, etag), Content::Image(made)))
     }
 

@@ -271,7 +271,7 @@ impl Bits {
     fn put(&mut self, values: &[(u64, usize)]) {
         for (value, bits) in values {
             for bit in 0..*bits {
-                if self.count % 8 == 0 {
+                if self.count.is_multiple_of(8) {
                     self.bytes.push(0);
                 }
                 self.bytes[self.count / 8] |= u8::from(value >> bit & 1 == 1) << (self.count % 8);

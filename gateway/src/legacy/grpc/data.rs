@@ -6,7 +6,7 @@ use proto::predecessor::{self as api};
 use query::{Object, Operation, Value};
 use tonic::Request;
 
-use super::{Accepted, Answer, Refusal, SpaceCloud};
+use super::{AskedCall, CallAnswer, RefusedCall, SpaceCloud};
 use crate::{
     catalogue::ProjectRef,
     grpc::accept::required,
@@ -52,9 +52,9 @@ fn table_ref(meta: &api::Meta) -> Result<TableRef<'_>, Fault> {
 }
 
 impl SpaceCloud {
-    pub(super) async fn create_rows(&self, request: Request<api::CreateRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn create_rows(&self, request: Request<api::CreateRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let wanted = || {
             let api::CreateRequest { document, operation, .. } = &accepted.message;
             Ok(fields([("op", Value::Text(operation.clone())), ("doc", self.json("document", document)?)]))
@@ -63,10 +63,10 @@ impl SpaceCloud {
         self.write_rows(accepted, Operation::Create, fields).await.map_err(refusal)
     }
 
-    pub(super) async fn read_rows(&self, request: Request<api::ReadRequest>) -> Result<Answer, Refusal> {
+    pub(super) async fn read_rows(&self, request: Request<api::ReadRequest>) -> Result<CallAnswer, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
-        let Accepted { caller, project, meta, message } = accepted;
+        let refusal = RefusedCall::of(&accepted);
+        let AskedCall { caller, project, meta, message } = accepted;
         let answered = async {
             let api::ReadRequest { find, operation, options: asked, .. } = message;
             let fields = fields([
@@ -76,14 +76,14 @@ impl SpaceCloud {
             ]);
             let table = (table_ref(&meta)?, project);
             let read = Box::pin(rest::read_by_fields(&self.service, &caller, table, Fields::new(fields))).await?;
-            Ok(Answer { result: read.json, is_truncated: read.truncated })
+            Ok(CallAnswer { result: read.json, is_truncated: read.truncated })
         };
         Box::pin(answered).await.map_err(refusal)
     }
 
-    pub(super) async fn update_rows(&self, request: Request<api::UpdateRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn update_rows(&self, request: Request<api::UpdateRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let wanted = || {
             let api::UpdateRequest { find, operation, update, .. } = &accepted.message;
             Ok(fields([
@@ -96,9 +96,9 @@ impl SpaceCloud {
         self.write_rows(accepted, Operation::Update, fields).await.map_err(refusal)
     }
 
-    pub(super) async fn delete_rows(&self, request: Request<api::DeleteRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn delete_rows(&self, request: Request<api::DeleteRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let wanted = || {
             let api::DeleteRequest { find, operation, .. } = &accepted.message;
             Ok(fields([("op", Value::Text(operation.clone())), ("find", self.json("find", find)?)]))
@@ -108,8 +108,13 @@ impl SpaceCloud {
     }
 
     /// Writes; nothing is told of what was written.
-    async fn write_rows<M>(&self, accepted: Accepted<M>, operation: Operation, fields: Object) -> Result<Bytes, Fault> {
-        let Accepted { caller, project, meta, .. } = accepted;
+    async fn write_rows<M>(
+        &self,
+        accepted: AskedCall<M>,
+        operation: Operation,
+        fields: Object,
+    ) -> Result<Bytes, Fault> {
+        let AskedCall { caller, project, meta, .. } = accepted;
         let table_ref = table_ref(&meta)?;
         let project = ProjectRef { id: table_ref.project, found: project };
         let planner = RequestPlanner::begin(&self.service, &caller, project).await?;
@@ -117,10 +122,10 @@ impl SpaceCloud {
         Ok(Bytes::new())
     }
 
-    pub(super) async fn write_batch(&self, request: Request<api::BatchRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn write_batch(&self, request: Request<api::BatchRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
-        let Accepted { caller, project, meta, message } = accepted;
+        let refusal = RefusedCall::of(&accepted);
+        let AskedCall { caller, project, meta, message } = accepted;
         let written = async {
             let database = required("meta.dbType", &meta.db_type)?;
             let items = message.batchrequest.into_iter().enumerate().map(|(index, item)| self.batch_item(index, item));

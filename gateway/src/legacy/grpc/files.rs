@@ -9,7 +9,7 @@ use query::file::PAGE_MAX;
 use serde::Serialize;
 use tonic::{Request, Streaming};
 
-use super::{Accepted, Answers, Refusal, SpaceCloud};
+use super::{Answers, AskedCall, RefusedCall, SpaceCloud};
 use crate::{
     error,
     files::{self, FileParts, FileTarget, ListQuery, NewFile, ProjectFiles},
@@ -20,20 +20,20 @@ use crate::{
 const ENTRIES_MAX: usize = 10 * PAGE_MAX as usize;
 
 #[derive(Serialize)]
-struct ToldEntry {
+struct NamedEntry {
     name: String,
     r#type: &'static str,
 }
 
 impl SpaceCloud {
-    async fn files<M>(&self, accepted: Accepted<M>) -> Result<(ProjectFiles, M), Fault> {
-        let Accepted { caller, meta, message, .. } = accepted;
+    async fn files<M>(&self, accepted: AskedCall<M>) -> Result<(ProjectFiles, M), Fault> {
+        let AskedCall { caller, meta, message, .. } = accepted;
         Ok((ProjectFiles::of(&self.service, caller, &meta.project).await?, message))
     }
 
-    pub(super) async fn make_folder(&self, request: Request<api::CreateFolderRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn make_folder(&self, request: Request<api::CreateFolderRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let made = async {
             let (files, message) = self.files(accepted).await?;
             let target = target_in(&files, &message.path, &message.name)?;
@@ -43,9 +43,9 @@ impl SpaceCloud {
         made.await.map_err(refusal)
     }
 
-    pub(super) async fn list(&self, request: Request<api::ListFilesRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn list(&self, request: Request<api::ListFilesRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let listed = async {
             let (files, message) = self.files(accepted).await?;
             let target = FileTarget::of_text(&files.project, folder(&message.path))?;
@@ -55,9 +55,9 @@ impl SpaceCloud {
         listed.await.map_err(refusal)
     }
 
-    pub(super) async fn remove(&self, request: Request<api::DeleteFileRequest>) -> Result<Bytes, Refusal> {
+    pub(super) async fn remove(&self, request: Request<api::DeleteFileRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let removed = async {
             let (files, message) = self.files(accepted).await?;
             let target = FileTarget::of_text(&files.project, required("path", &message.path)?)?;
@@ -74,7 +74,10 @@ impl SpaceCloud {
         removed.await.map_err(refusal)
     }
 
-    pub(super) async fn write(&self, request: Request<Streaming<api::UploadFileRequest>>) -> Result<Bytes, Refusal> {
+    pub(super) async fn write(
+        &self,
+        request: Request<Streaming<api::UploadFileRequest>>,
+    ) -> Result<Bytes, RefusedCall> {
         let (metadata, extensions, mut messages) = request.into_parts();
         let end = UploadEnd::of(&extensions);
         let first = tokio::time::timeout(self.service.config().write_timeout, messages.message()).await;
@@ -82,7 +85,7 @@ impl SpaceCloud {
         let first = first.ok_or_else(|| error::bad_request("the stream has no message: expected one with a path"))?;
         let begun = Request::from_parts(metadata, extensions, first);
         let accepted = self.accept(begun, |message| message.meta.take())?;
-        let refusal = Refusal::of(&accepted);
+        let refusal = RefusedCall::of(&accepted);
         let written = async {
             let (files, api::UploadFileRequest { path, name, payload, .. }) = self.files(accepted).await?;
             let target = target_in(&files, &path, required("name", &name)?)?;
@@ -98,11 +101,12 @@ impl SpaceCloud {
     pub(super) async fn open(&self, request: Request<api::DownloadFileRequest>) -> Answers<api::FilePayload> {
         let opened = async {
             let accepted = self.accept(request, |message| message.meta.take())?;
-            let refusal = Refusal::of(&accepted);
+            let refusal = RefusedCall::of(&accepted);
             let opened = async {
                 let (files, message) = self.files(accepted).await?;
                 let target = FileTarget::file_of_text(&files.project, "path", required("path", &message.path)?)?;
-                let parts = FileParts { ranges: Vec::new(), ranges_if_etag: None, ranges_if_modified_s: None };
+                let parts =
+                    FileParts { ranges: Vec::new(), ranges_if_etag: None, ranges_if_modified_s: None, image: None };
                 let file = files.within_time(files::open(&files, &target, parts)).await?;
                 Ok(files::paced(&files.service, file.data()).boxed())
             };
@@ -122,7 +126,7 @@ impl SpaceCloud {
     }
 }
 
-fn refused(refusal: &Refusal) -> api::FilePayload {
+fn refused(refusal: &RefusedCall) -> api::FilePayload {
     let (status, error) = refusal.told();
     api::FilePayload { status, error, payload: Bytes::new() }
 }
@@ -154,14 +158,14 @@ fn target_in(files: &ProjectFiles, path: &str, name: &str) -> Result<FileTarget,
 }
 
 /// All that is in a folder. Errors: it is too much to tell at once.
-async fn entries(files: &ProjectFiles, target: &FileTarget) -> Result<Vec<ToldEntry>, Fault> {
+async fn entries(files: &ProjectFiles, target: &FileTarget) -> Result<Vec<NamedEntry>, Fault> {
     let (mut told, mut cursor) = (Vec::new(), String::new());
     loop {
         let query = ListQuery { limit: PAGE_MAX, cursor, files: true, folders: true, ..ListQuery::default() };
         let files::Listed { entries, cursor: next, .. } = files::page(files, target, query).await?;
         told.extend(entries.into_iter().map(|entry| {
             let name = entry.path.rsplit('/').next().unwrap_or_default().to_owned();
-            ToldEntry { name, r#type: if entry.is_folder { "dir" } else { "file" } }
+            NamedEntry { name, r#type: if entry.is_folder { "dir" } else { "file" } }
         }));
         if next.is_empty() {
             return Ok(told);

@@ -17,36 +17,36 @@ const FEED: &str = "realtime-feed";
 const AS_INSERTED: &str = "inserted";
 
 /// The framing.
-pub struct LiveQueries;
+pub struct LiveQueryFraming;
 
 #[derive(Serialize)]
-struct Sent<'a> {
+struct SentQuery<'a> {
     id: &'static str,
     r#type: &'a str,
-    data: SentData<'a>,
+    data: SentQueryData<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SentData<'a> {
+struct SentQueryData<'a> {
     id: &'a str,
     group: &'a str,
     db_type: &'a str,
     token: &'a str,
-    r#where: Option<Json<'a>>,
-    options: Option<Json<'a>>,
+    r#where: Option<QueryJson<'a>>,
+    options: Option<QueryJson<'a>>,
 }
 
 /// JSON of a message, or the text that is none, which is refused where an object is expected.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Json<'a> {
+enum QueryJson<'a> {
     Sound(&'a RawValue),
     Broken(String),
 }
 
 #[derive(Deserialize)]
-struct Told<'a> {
+struct ToldQuery<'a> {
     r#type: &'a str,
     #[serde(borrow)]
     data: &'a RawValue,
@@ -77,12 +77,12 @@ struct ToldRow<'a> {
     db_type: String,
 }
 
-fn json(bytes: &[u8]) -> Option<Json<'_>> {
-    let sound = || serde_json::from_slice(bytes).ok().map(Json::Sound);
-    (!bytes.is_empty()).then(|| sound().unwrap_or_else(|| Json::Broken(String::new())))
+fn json(bytes: &[u8]) -> Option<QueryJson<'_>> {
+    let sound = || serde_json::from_slice(bytes).ok().map(QueryJson::Sound);
+    (!bytes.is_empty()).then(|| sound().unwrap_or_else(|| QueryJson::Broken(String::new())))
 }
 
-impl Framing for LiveQueries {
+impl Framing for LiveQueryFraming {
     type Request = RealTimeRequest;
     type Response = RealTimeResponse;
 
@@ -97,12 +97,12 @@ impl Framing for LiveQueries {
         }
         let (find, asked) = (json(r#where), json(options));
         let head = if asked.is_none() { AS_INSERTED } else { "" };
-        let data = SentData { id, group, db_type, token, r#where: find, options: asked };
-        Some(written(&Sent { id: head, r#type, data }))
+        let data = SentQueryData { id, group, db_type, token, r#where: find, options: asked };
+        Some(written(&SentQuery { id: head, r#type, data }))
     }
 
     fn told(text: &[u8]) -> Option<RealTimeResponse> {
-        let Told { r#type, data, id } = serde_json::from_slice(text).ok()?;
+        let ToldQuery { r#type, data, id } = serde_json::from_slice(text).ok()?;
         if r#type == FEED {
             let row: ToldRow<'_> = serde_json::from_str(data.get()).ok()?;
             let (group, id) = (row.group.clone(), row.id.clone());
@@ -158,7 +158,7 @@ mod tests {
             r#where: find.into(),
             options: options.into(),
         };
-        serde_json::from_slice(&LiveQueries::received(request).expect("it is known")).expect("it is JSON")
+        serde_json::from_slice(&LiveQueryFraming::received(request).expect("it is known")).expect("it is JSON")
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn other_types_are_ignored() {
         let request = RealTimeRequest { r#type: "service-register".to_owned(), ..RealTimeRequest::default() };
-        assert_eq!(LiveQueries::received(request), None);
+        assert_eq!(LiveQueryFraming::received(request), None);
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
                 r#"{{"type":"{SUBSCRIBE}","data":{{"group":"album","id":"q1","ack":true,"error":"","docs":[{row}]}},"id":"{id}"}}"#
             )
         };
-        let told = |text: String| LiveQueries::told(text.as_bytes()).expect("it is told");
+        let told = |text: String| LiveQueryFraming::told(text.as_bytes()).expect("it is told");
         for (text, r#type) in [
             (reply(""), "initial"),
             (reply(AS_INSERTED), "insert"),
@@ -211,6 +211,6 @@ mod tests {
             assert_eq!((&**query_id, &**doc_id, &**kind, *time_stamp), ("q1", "7", r#type, 5));
             assert_eq!(payload, r#"{"n":1.50}"#);
         }
-        assert_eq!(LiveQueries::told(br#"{"type":"unknown","data":{"error":"x"},"id":"0"}"#), None);
+        assert_eq!(LiveQueryFraming::told(br#"{"type":"unknown","data":{"error":"x"},"id":"0"}"#), None);
     }
 }

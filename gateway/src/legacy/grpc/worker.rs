@@ -1,4 +1,4 @@
-//! Workers: messages of `Service` and those of the JSON socket that they stand for.
+//! WorkerFraming: messages of `Service` and those of the JSON socket that they stand for.
 
 use bytes::Bytes;
 use proto::predecessor::FunctionsPayload;
@@ -13,10 +13,10 @@ const REGISTER: &str = "service-register";
 const REQUEST: &str = "service-request";
 
 /// The framing.
-pub struct Workers;
+pub struct WorkerFraming;
 
 #[derive(Serialize)]
-struct Sent<'a, T> {
+struct SentWorkerMessage<'a, T> {
     id: &'a str,
     r#type: &'a str,
     data: T,
@@ -38,7 +38,7 @@ struct SentAnswer<'a> {
 }
 
 #[derive(Deserialize)]
-struct Told<'a> {
+struct ToldWorkerMessage<'a> {
     r#type: &'a str,
     #[serde(borrow)]
     data: &'a RawValue,
@@ -62,7 +62,7 @@ struct ToldRegistration {
     error: String,
 }
 
-impl Framing for Workers {
+impl Framing for WorkerFraming {
     type Request = FunctionsPayload;
     type Response = FunctionsPayload;
 
@@ -73,21 +73,23 @@ impl Framing for Workers {
     fn received(request: FunctionsPayload) -> Option<Vec<u8>> {
         let FunctionsPayload { params, service, r#type, id, error, project, token, .. } = &request;
         match r#type.as_str() {
-            REGISTER => Some(written(&Sent { id, r#type, data: SentRegistration { service, project, token } })),
+            REGISTER => {
+                Some(written(&SentWorkerMessage { id, r#type, data: SentRegistration { service, project, token } }))
+            }
             REQUEST => {
                 let (params, error) = match (params.is_empty(), serde_json::from_slice(params)) {
                     (true, _) => (None, error.as_str()),
                     (false, Ok(params)) => (Some(params), error.as_str()),
                     (false, Err(_)) => (None, "the answer of the worker is not JSON"),
                 };
-                Some(written(&Sent { id: "", r#type, data: SentAnswer { id, params, error } }))
+                Some(written(&SentWorkerMessage { id: "", r#type, data: SentAnswer { id, params, error } }))
             }
             _ => None,
         }
     }
 
     fn told(text: &[u8]) -> Option<FunctionsPayload> {
-        let Told { r#type, data, id } = serde_json::from_slice(text).ok()?;
+        let ToldWorkerMessage { r#type, data, id } = serde_json::from_slice(text).ok()?;
         let json = |json: &RawValue| Bytes::copy_from_slice(json.get().as_bytes());
         match r#type {
             REGISTER => {
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     fn sent(request: FunctionsPayload) -> serde_json::Value {
-        serde_json::from_slice(&Workers::received(request).expect("it is known")).expect("it is JSON")
+        serde_json::from_slice(&WorkerFraming::received(request).expect("it is known")).expect("it is JSON")
     }
 
     #[test]
@@ -139,7 +141,7 @@ mod tests {
             let answer = FunctionsPayload { r#type: REQUEST.to_owned(), params, error, ..base.clone() };
             assert_eq!(sent(answer)["data"], data);
         }
-        assert_eq!(Workers::received(FunctionsPayload { r#type: "service-cancel".to_owned(), ..base }), None);
+        assert_eq!(WorkerFraming::received(FunctionsPayload { r#type: "service-cancel".to_owned(), ..base }), None);
     }
 
     #[test]
@@ -148,12 +150,12 @@ mod tests {
             r#"{"type":"service-request","data":{"id":"9","auth":{},"params":null,"service":"s","func":"f","error":""},"#,
             r#""id":""}"#
         );
-        let told = Workers::told(call.as_bytes()).expect("it is told");
+        let told = WorkerFraming::told(call.as_bytes()).expect("it is told");
         assert_eq!((&*told.id, &*told.function, &*told.auth, &*told.params), ("9", "f", &b"{}"[..], &b"null"[..]));
         let reply = br#"{"type":"service-register","data":{"ack":true},"id":"1"}"#;
-        let told = Workers::told(reply).expect("it is told");
+        let told = WorkerFraming::told(reply).expect("it is told");
         assert_eq!((&*told.id, &*told.params, &*told.error), ("1", &br#"{"ack":true}"#[..], ""));
         let reply = br#"{"type":"service-register","data":{"ack":false,"error":"no"},"id":"1"}"#;
-        assert_eq!(Workers::told(reply).map(|told| told.error).as_deref(), Some("no"));
+        assert_eq!(WorkerFraming::told(reply).map(|told| told.error).as_deref(), Some("no"));
     }
 }
