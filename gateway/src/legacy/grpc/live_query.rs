@@ -5,7 +5,7 @@ use proto::predecessor::{FeedData, RealTimeRequest, RealTimeResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::stream::{Framing, repeated};
+use super::stream::{StreamFraming, repeated};
 use crate::legacy::message::written;
 
 /// Types of messages.
@@ -82,7 +82,7 @@ fn json(bytes: &[u8]) -> Option<QueryJson<'_>> {
     (!bytes.is_empty()).then(|| sound().unwrap_or_else(|| QueryJson::Broken(String::new())))
 }
 
-impl Framing for LiveQueryFraming {
+impl StreamFraming for LiveQueryFraming {
     type Request = RealTimeRequest;
     type Response = RealTimeResponse;
 

@@ -27,7 +27,7 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub type ToldMessages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The messages of a stream, and those of the JSON socket that they stand for.
-pub trait Framing: 'static {
+pub trait StreamFraming: 'static {
     /// A message of the client.
     type Request: prost::Message + 'static;
     /// A message to it.
@@ -70,7 +70,7 @@ enum Own {
 }
 
 /// Serves a stream. What is wrong with its first message is told by a message, and ends it.
-pub async fn serve<F: Framing>(
+pub async fn serve<F: StreamFraming>(
     service: &Service,
     request: Request<Streaming<F::Request>>,
 ) -> Result<Response<ToldMessages<F::Response>>, Status> {
@@ -150,7 +150,7 @@ impl<T> OwnStream<T> {
 }
 
 /// A message of a client as the JSON socket knows it; `None` where it is ignored, or refused.
-async fn received_by<F: Framing>(
+async fn received_by<F: StreamFraming>(
     stream: OwnStream<F::Response>,
     message: Result<F::Request, Status>,
 ) -> Option<tungstenite::Result<Message>> {
@@ -192,7 +192,7 @@ fn until_end(
 }
 
 /// Takes the messages of a JSON socket and tells what they stand for.
-fn sink<F: Framing>(
+fn sink<F: StreamFraming>(
     told: mpsc::Sender<ToldMessage<F::Response>>,
     own: mpsc::Sender<Own>,
     (budget, progress): (SendBudget, SocketProgress),

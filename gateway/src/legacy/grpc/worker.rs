@@ -5,7 +5,7 @@ use proto::predecessor::FunctionsPayload;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::stream::{Framing, repeated};
+use super::stream::{StreamFraming, repeated};
 use crate::legacy::message::written;
 
 /// Types of messages.
@@ -62,7 +62,7 @@ struct ToldRegistration {
     error: String,
 }
 
-impl Framing for WorkerFraming {
+impl StreamFraming for WorkerFraming {
     type Request = FunctionsPayload;
     type Response = FunctionsPayload;
 
