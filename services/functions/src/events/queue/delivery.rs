@@ -39,12 +39,12 @@ pub struct LeaseRequest<'a> {
     pub count: usize,
     /// How long they are leased.
     pub time: Duration,
-    /// Whether those that failed least are wanted rather than those that are due longest: what was due longest when an endpoint
-    /// was paused are those that it takes least.
+    /// Whether they are drawn by lot, rather than those that are due longest: what was due longest when an endpoint was paused are
+    /// those that it takes least.
     pub is_probe: bool,
 }
 
-/// Events that are due longest, of which a probe is one.
+/// Events that are due longest, of which a probe is drawn.
 const PROBED_MAX: usize = 1000;
 
 /// What there is for a trigger.
@@ -133,7 +133,7 @@ impl Queue {
         let lease = Statement::new("WITH ")
             .push(due)
             .push(
-                " AS MATERIALIZED (SELECT seq, due_ms, bytes, attempts FROM events WHERE status = 'pending' \
+                " AS MATERIALIZED (SELECT seq, due_ms, bytes FROM events WHERE status = 'pending' \
                  AND blocked = 0 AND project = ",
             )
             .bind(&*trigger.project)
@@ -146,7 +146,7 @@ impl Queue {
             .push(self.store.skip_locked());
         let lease = match is_probe {
             true => lease
-                .push("), due AS MATERIALIZED (SELECT seq, due_ms, bytes FROM probed ORDER BY attempts, due_ms, seq LIMIT ")
+                .push("), due AS MATERIALIZED (SELECT seq, due_ms, bytes FROM probed ORDER BY random() LIMIT ")
                 .bind(count),
             false => lease,
         };
