@@ -461,28 +461,21 @@ fn is_of_connection(path: &str) -> bool {
     grpc::is_of_connection(path) || legacy::grpc::is_of_connection(path)
 }
 
-/// `fault` as the answer to the gRPC request to `path`.
-fn refused_at(path: &str, fault: Fault) -> Response {
-    match legacy::grpc::is_told(path) {
-        true => legacy::grpc::refused(fault),
-        false => grpc::refused(fault),
-    }
-}
-
 /// A gRPC request through its routes, unless there is no room for it or its answer.
 async fn call_grpc(services: &GrpcServices, mut request: Request, admission: Option<GrpcAdmission>) -> Response {
-    let (version, path) = (request.version(), request.uri().clone());
+    let (version, is_told) = (request.version(), legacy::grpc::is_told(request.uri().path()));
+    let refused = if is_told { legacy::grpc::refused } else { grpc::refused };
     let connection = admission.as_ref().and_then(|admission| admission.connection.as_ref());
     if let Some(connection) = connection.filter(|_| is_of_connection(request.uri().path())).cloned() {
         request.extensions_mut().insert(connection);
     }
     let response = match guarded(&current(), Box::pin(services.answer(request)).as_mut()).await {
         Ok(response) => response,
-        Err(fault) => refused_at(path.path(), fault),
+        Err(fault) => refused(fault),
     };
     let Some(GrpcAdmission { ticket, budget, connection }) = admission else { return response };
     match ticket.refusal() {
-        Some(fault) => refused_at(path.path(), fault),
+        Some(fault) => refused(fault),
         None => budget.track(response, version, connection.as_ref()).unwrap_or_else(grpc::refused),
     }
 }

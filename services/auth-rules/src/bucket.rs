@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::{
     file_policy::{FilePolicies, Prefix, PrefixPolicies},
-    json_schema,
+    json_schema, names,
     path::Scope,
     rule::{Diagnostic, Parser, Policy},
 };
@@ -132,25 +132,12 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
 
 /// Errors between buckets, and in the names that they refer to.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
-    let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
-    let (mut seen, mut defaults) = (HashSet::new(), HashSet::new());
-    let mut faults = Vec::new();
-    for document in snapshot.of_kind(BUCKET.name) {
-        let (Some(project), Some(id)) = (document.name("project"), document.name("id")) else { continue };
-        if !projects.contains(project) {
-            let hint = query::nearest(project, projects.iter().copied()).map(|near| format!(", did you mean {near}?"));
-            faults
-                .push(document.fault("meta.project", format!("unknown project {project}{}", hint.unwrap_or_default())));
-        }
-        if !seen.insert((project, id)) {
-            faults.push(document.fault("meta.id", format!("duplicate document of bucket {id}")));
-        }
+    let mut defaults = HashSet::new();
+    names::faults(snapshot, BUCKET.name, |document, project| {
         let is_default = document.spec.get("default").and_then(Json::as_bool) == Some(true);
-        if is_default && !defaults.insert(project) {
-            faults.push(document.fault("spec.default", format!("project {project} has another default bucket")));
-        }
-    }
-    faults
+        let is_another = is_default && !defaults.insert(project);
+        is_another.then(|| document.fault("spec.default", format!("project {project} has another default bucket")))
+    })
 }
 
 #[cfg(test)]

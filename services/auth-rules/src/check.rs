@@ -5,7 +5,13 @@ use std::collections::{HashMap, HashSet};
 use mesh::resources::{Document, Kind, ResourceFault, Snapshot};
 use query::resources::{Project, ProjectResource};
 
-use crate::{json_schema, policy_set, table::TableResource, token::SECRET_BYTES};
+use crate::{
+    json_schema,
+    names::{self, unknown},
+    policy_set,
+    table::TableResource,
+    token::SECRET_BYTES,
+};
 
 /// The resource kind `table`.
 ///
@@ -20,7 +26,7 @@ fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
         check_access_keys(document, spec, &mut faults);
     }
     // Names count also where the rest of a document is invalid: one error must not look like several.
-    let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
+    let projects = names::projects(snapshot);
     let mut databases: HashMap<&str, Vec<&str>> = HashMap::new();
     for database in snapshot.of_kind("database") {
         if let (Some(project), Some(id)) = (database.name("project"), database.name("id")) {
@@ -86,9 +92,4 @@ fn check_access_keys(document: &Document, project: &Project, faults: &mut Vec<Re
             fault("claims", error.to_string());
         }
     }
-}
-
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let hint = query::nearest(name, known).map(|nearest| format!(", did you mean {nearest}?"));
-    format!("unknown {what} {name}{}", hint.unwrap_or_default())
 }

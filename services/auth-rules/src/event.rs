@@ -1,12 +1,12 @@
 //! `event` resources: who may queue custom events, and what their payloads have to be.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
 use query::event::{self, EventMeta, EventResource};
 
 use crate::{
-    json_schema,
+    json_schema, names,
     path::Scope,
     payload_schema::PayloadSchema,
     rule::{Diagnostic, Parser, Policy},
@@ -70,20 +70,7 @@ impl EventDocument {
 
 /// Errors between events, and in the names that they refer to.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
-    let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
-    let (mut seen, mut faults) = (HashSet::new(), Vec::new());
-    for document in snapshot.of_kind(EVENT.name) {
-        let (Some(project), Some(id)) = (document.name("project"), document.name("id")) else { continue };
-        if !projects.contains(project) {
-            let hint = query::nearest(project, projects.iter().copied()).map(|near| format!(", did you mean {near}?"));
-            faults
-                .push(document.fault("meta.project", format!("unknown project {project}{}", hint.unwrap_or_default())));
-        }
-        if !seen.insert((project, id)) {
-            faults.push(document.fault("meta.id", format!("duplicate document of event {id}")));
-        }
-    }
-    faults
+    names::faults(snapshot, EVENT.name, |_, _| None)
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 //! `service` resources: the policies of functions; the rest of them is checked here, and used by the gateway and the
 //! service of functions.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
 use query::function::{Function, Service, ServiceMeta, ServiceResource as Spec};
 use serde_json::Value as Json;
 
 use crate::{
-    json_schema,
+    json_schema, names,
     path::Scope,
     rule::{self, Diagnostic, Parser, Policy},
 };
@@ -144,21 +141,7 @@ fn check_id(id: &str, parser: &mut Parser) {
 
 /// Errors between services, and in the names that they refer to.
 fn check(snapshot: &Snapshot) -> Vec<ResourceFault> {
-    let projects: HashSet<&str> = snapshot.of_kind("project").filter_map(|project| project.name("id")).collect();
-    let mut seen = HashSet::new();
-    let mut faults = Vec::new();
-    for document in snapshot.of_kind(SERVICE.name) {
-        let (Some(project), Some(id)) = (document.name("project"), document.name("id")) else { continue };
-        if !projects.contains(project) {
-            let hint = query::nearest(project, projects.iter().copied()).map(|near| format!(", did you mean {near}?"));
-            faults
-                .push(document.fault("meta.project", format!("unknown project {project}{}", hint.unwrap_or_default())));
-        }
-        if !seen.insert((project, id)) {
-            faults.push(document.fault("meta.id", format!("duplicate document of service {id}")));
-        }
-    }
-    faults
+    names::faults(snapshot, SERVICE.name, |_, _| None)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod grant;
 mod grant_cache;
 mod json_schema;
 mod key;
+mod names;
 mod operand;
 mod overview;
 mod path;

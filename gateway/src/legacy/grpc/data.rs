@@ -54,13 +54,10 @@ fn table_ref(meta: &api::Meta) -> Result<TableRef<'_>, Fault> {
 impl SpaceCloud {
     pub(super) async fn create_rows(&self, request: Request<api::CreateRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = RefusedCall::of(&accepted);
-        let wanted = || {
-            let api::CreateRequest { document, operation, .. } = &accepted.message;
-            Ok(fields([("op", Value::Text(operation.clone())), ("doc", self.json("document", document)?)]))
+        let wanted = |api::CreateRequest { document, operation, .. }: api::CreateRequest| {
+            Ok(fields([("op", Value::Text(operation)), ("doc", self.json("document", &document)?)]))
         };
-        let fields = wanted().map_err(&refusal)?;
-        self.write_rows(accepted, Operation::Create, fields).await.map_err(refusal)
+        self.write_rows(accepted, Operation::Create, wanted).await
     }
 
     pub(super) async fn read_rows(&self, request: Request<api::ReadRequest>) -> Result<CallAnswer, RefusedCall> {
@@ -83,43 +80,39 @@ impl SpaceCloud {
 
     pub(super) async fn update_rows(&self, request: Request<api::UpdateRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = RefusedCall::of(&accepted);
-        let wanted = || {
-            let api::UpdateRequest { find, operation, update, .. } = &accepted.message;
-            Ok(fields([
-                ("op", Value::Text(operation.clone())),
-                ("find", self.json("find", find)?),
-                ("update", self.json("update", update)?),
-            ]))
+        let wanted = |api::UpdateRequest { find, operation, update, .. }: api::UpdateRequest| {
+            let (find, update) = (self.json("find", &find)?, self.json("update", &update)?);
+            Ok(fields([("op", Value::Text(operation)), ("find", find), ("update", update)]))
         };
-        let fields = wanted().map_err(&refusal)?;
-        self.write_rows(accepted, Operation::Update, fields).await.map_err(refusal)
+        self.write_rows(accepted, Operation::Update, wanted).await
     }
 
     pub(super) async fn delete_rows(&self, request: Request<api::DeleteRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
-        let refusal = RefusedCall::of(&accepted);
-        let wanted = || {
-            let api::DeleteRequest { find, operation, .. } = &accepted.message;
-            Ok(fields([("op", Value::Text(operation.clone())), ("find", self.json("find", find)?)]))
+        let wanted = |api::DeleteRequest { find, operation, .. }: api::DeleteRequest| {
+            Ok(fields([("op", Value::Text(operation)), ("find", self.json("find", &find)?)]))
         };
-        let fields = wanted().map_err(&refusal)?;
-        self.write_rows(accepted, Operation::Delete, fields).await.map_err(refusal)
+        self.write_rows(accepted, Operation::Delete, wanted).await
     }
 
-    /// Writes; nothing is told of what was written.
+    /// Writes what a message wants; nothing is told of what was written.
     async fn write_rows<M>(
         &self,
         accepted: AskedCall<M>,
         operation: Operation,
-        fields: Object,
-    ) -> Result<Bytes, Fault> {
-        let AskedCall { caller, project, meta, .. } = accepted;
-        let table_ref = table_ref(&meta)?;
-        let project = ProjectRef { id: table_ref.project, found: project };
-        let planner = RequestPlanner::begin(&self.service, &caller, project).await?;
-        rest::write_by_fields(planner, &caller, table_ref, operation, Fields::new(fields)).await?;
-        Ok(Bytes::new())
+        wanted: impl FnOnce(M) -> Result<Object, Fault>,
+    ) -> Result<Bytes, RefusedCall> {
+        let refusal = RefusedCall::of(&accepted);
+        let AskedCall { caller, project, meta, message } = accepted;
+        let written = async {
+            let fields = Fields::new(wanted(message)?);
+            let table_ref = table_ref(&meta)?;
+            let project = ProjectRef { id: table_ref.project, found: project };
+            let planner = RequestPlanner::begin(&self.service, &caller, project).await?;
+            rest::write_by_fields(planner, &caller, table_ref, operation, fields).await?;
+            Ok(Bytes::new())
+        };
+        Box::pin(written).await.map_err(refusal)
     }
 
     pub(super) async fn write_batch(&self, request: Request<api::BatchRequest>) -> Result<Bytes, RefusedCall> {
