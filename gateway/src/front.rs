@@ -155,6 +155,7 @@ impl FrontState {
             }
         });
         let route = handler.map_or_else(|| Route::of(protocol, head.uri.path()), Handler::route);
+        let waits = summary.has_expect && head.version < Version::HTTP_2 && !body.is_end_stream();
         let ticket = route.is_shed().then(|| Ticket::new(self.service.admission()));
         let body = match &ticket {
             Some(ticket) if !body.is_end_stream() => ticket.body(body),
@@ -182,6 +183,9 @@ impl FrontState {
                 // Each is another: in the table of the headers that HTTP/2 sends only once they would push out the others.
                 id.set_sensitive(true);
                 response.headers_mut().insert(REQUEST_ID, id);
+            }
+            if waits {
+                close_unless_done(&mut response);
             }
             self.meters.of(route).done(status(&response), started.elapsed());
             response
@@ -367,6 +371,14 @@ impl FrontState {
             }
             None => response,
         }
+    }
+}
+
+/// Ends the connection of a client that waits to send its body, and has been told not to: what comes next on it would be taken
+/// for the body. Source: RFC 9110, section 10.1.1.
+fn close_unless_done(response: &mut Response) {
+    if !response.status().is_success() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -12,7 +12,7 @@ const client = new s3.S3Client({
   endpoint,
   region: 'eu-anywhere-1',
   forcePathStyle: true,
-  maxAttempts: 1,
+  maxAttempts: 4,
   credentials: { accessKeyId, secretAccessKey },
 });
 const Bucket = 'files';

@@ -16,7 +16,7 @@ s3 = boto3.client(
     region_name="eu-anywhere-1",
     aws_access_key_id=key,
     aws_secret_access_key=secret,
-    config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+    config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 4}),
 )
 B = "files"
 MIB = 1 << 20

@@ -27,6 +27,8 @@ pub(crate) struct HeaderSummary {
     pub has_encoding: bool,
     /// There is an `X-Request-Id`, a `traceparent` or a `grpc-timeout`.
     pub has_context: bool,
+    /// There is an `Expect`.
+    pub has_expect: bool,
 }
 
 /// Content type of a request.
@@ -61,6 +63,8 @@ impl HeaderSummary {
                 summary.has_encoding = true;
             } else if *name == REQUEST_ID || *name == TRACEPARENT || *name == GRPC_TIMEOUT {
                 summary.has_context = true;
+            } else if *name == header::EXPECT {
+                summary.has_expect = true;
             }
         }
         summary
@@ -132,6 +136,7 @@ mod tests {
         let none = HeaderSummary::default();
         assert_eq!(seen(header::ORIGIN), HeaderSummary { has_origin: true, ..none });
         assert_eq!(seen(header::CONTENT_ENCODING), HeaderSummary { has_encoding: true, ..none });
+        assert_eq!(seen(header::EXPECT), HeaderSummary { has_expect: true, ..none });
         for name in [REQUEST_ID, TRACEPARENT, GRPC_TIMEOUT] {
             assert_eq!(seen(name), HeaderSummary { has_context: true, ..none });
         }

@@ -46,6 +46,25 @@ async fn a_connection_serves_many_requests() {
     }
 }
 
+/// A client that is told why it need not send its body sends none, and what comes next is no part of it.
+#[tokio::test]
+async fn a_connection_ends_where_a_body_is_not_waited_for() {
+    let stage = Stage::new().await;
+    let (address, _stop, _server) = served(&stage, Duration::from_secs(5)).await;
+    for path in ["/v1/api/none/files/a", "/v1/api/none/uploads/a", "/v1/api/none/graphql"] {
+        let mut socket = TcpStream::connect(address).await.expect("the port is open");
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.expect("the connection is open");
+        let told = answer(&mut socket).await;
+        assert!(told.starts_with("HTTP/1.1 4") && told.contains("connection: close"), "{path}: {told}");
+        // The server may have closed it already.
+        let _ = socket.write_all(REQUEST.as_bytes()).await;
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest).await;
+        assert_eq!(String::from_utf8_lossy(&rest), "", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn http2_is_spoken_on_the_same_port() {
     let stage = Stage::new().await;
