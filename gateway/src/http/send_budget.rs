@@ -588,6 +588,16 @@ mod tests {
         assert_eq!(budget.ledger().bytes, LARGE);
     }
 
+    #[test]
+    fn what_a_socket_has_taken_counts_from_where_it_was() {
+        let socket = SocketProgress::new(connection());
+        socket.add(5);
+        let later = socket.restarted();
+        assert_eq!((socket.taken(), later.taken()), (5, 0));
+        later.add(3);
+        assert_eq!((socket.taken(), later.taken(), later.restarted().taken()), (8, 3, 0));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_loses_its_connection() {
         let budget = budget(usize::MAX);

@@ -4,7 +4,7 @@
 //! Texts are ordered by their collation, and those that it takes for equal by their bytes. So the collation's order
 //! finds them in an index, and their bytes decide.
 
-use query::{Column, Comparison, EqualityClass, Type, Typed};
+use query::{Column, Comparison, Digits, EqualityClass, Type, Typed};
 
 use super::{Alias, Sql, compare::operator};
 use crate::store::Rows;
@@ -54,8 +54,8 @@ fn form(column: &Column) -> ExactForm {
 /// A decimal with as many digits after the point as those before it leave.
 fn decimal(column: &Column) -> Cast {
     let (all, after) = DECIMAL_DIGITS;
-    let whole = column.digits().map_or(all - after, |digits| digits.precision - digits.scale);
-    Cast::Decimal(all.saturating_sub(whole).min(after))
+    let left = |digits: Digits| all.saturating_sub(digits.precision - digits.scale);
+    Cast::Decimal(column.digits().map_or(after, |digits| left(digits).min(after)))
 }
 
 /// SQL around a text for its bytes in UTF-8.
@@ -247,3 +247,6 @@ impl Sql<'_> {
         self.push(")");
     }
 }
+
+#[cfg(test)]
+mod tests;

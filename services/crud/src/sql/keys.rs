@@ -148,3 +148,40 @@ impl UpdateByKey<'_, '_> {
         sql.push(")");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use query::Type;
+
+    use super::*;
+
+    #[test]
+    fn a_key_tells_each_row_from_all_others() {
+        let column = |name: &str, nullable, readable| {
+            let column = Column::new(name, Type::Int32, "int");
+            Column { nullable, readable, ..column }
+        };
+        let columns = || {
+            let [a, b] = ["a", "b"].map(|name| column(name, false, true));
+            vec![a, b, column("null", true, true), column("hidden", false, false), column("both", true, false)]
+        };
+        let table = |primary: &[&str], unique: &[&[&str]]| {
+            let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            let unique_keys = unique.iter().map(|key| names(key)).collect();
+            Table { primary_key: names(primary), unique_keys, ..Table::new("t", columns()) }
+        };
+        let check = |primary: &[&str], unique: &[&[&str]], expected: Option<&[&str]>| {
+            let table = table(primary, unique);
+            let found = key(&table).map(|key| key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>());
+            assert_eq!(found.as_deref(), expected, "{primary:?} {unique:?}");
+        };
+        check(&["a"], &[&["b"]], Some(&["a"]));
+        check(&["b", "a"], &[], Some(&["b", "a"]));
+        check(&[], &[&["null"], &["a", "b"]], Some(&["a", "b"]));
+        check(&["hidden"], &[&["b"]], Some(&["b"]));
+        for unique in [&["a", "null"][..], &["hidden"], &["both"]] {
+            check(&[], &[unique], None);
+        }
+        check(&[], &[], None);
+    }
+}

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{LeftOut, budget::Budget, links::DatabaseLinks, sql::Dialect, store::Statement};
 
+mod mysql;
+
 /// Declarations of columns of SQLite.
 const SQLITE: [&str; 11] = [
     "INTEGER",
@@ -143,7 +145,8 @@ async fn check(db: &Db, count: usize, on: impl Fn(usize, usize) -> String) -> (u
             continue;
         };
         let mut expected = BTreeMap::<i64, BTreeSet<i64>>::new();
-        let sql = format!("SELECT CAST(n.id AS BIGINT), CAST(f.id AS BIGINT) {from}");
+        let int = if snapshot.dialect == Dialect::Mysql { "SIGNED" } else { "BIGINT" };
+        let sql = format!("SELECT CAST(n.id AS {int}), CAST(f.id AS {int}) {from}");
         for (own, other) in numbers(db, &sql).await {
             expected.entry(own).or_default().insert(other);
         }

@@ -9,6 +9,8 @@ use serde_json::{Value as Json, json};
 use super::support::{Db, engines, read, sqlite};
 use crate::{budget::Budget, cell::Cell, sql::Dialect, store::Statement};
 
+mod mysql;
+
 /// Rows of each table of a pair. Their number times that of the pairs is twice the number of values.
 const ROWS: i64 = 45;
 
@@ -182,8 +184,9 @@ impl Pair {
         let prefix = db.prefix();
         let cast = self.cast.replace("{s}", &prefix);
         let on: Vec<String> = (0..self.parent.len()).map(|key| format!("p.k{key} = c.k{key}{cast}")).collect();
+        let int = if db.schema().dialect == Dialect::Mysql { "SIGNED" } else { "BIGINT" };
         let sql = format!(
-            "SELECT CAST(c.id AS BIGINT), CAST(p.id AS BIGINT) FROM {prefix}p{index} AS p JOIN {prefix}c{index} AS c \
+            "SELECT CAST(c.id AS {int}), CAST(p.id AS {int}) FROM {prefix}p{index} AS p JOIN {prefix}c{index} AS c \
              ON {} ORDER BY c.id, p.id",
             on.join(" AND ")
         );

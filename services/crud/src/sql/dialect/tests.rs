@@ -208,3 +208,13 @@ fn tables_of_neighbours_are_named_by_their_schemas() {
         assert_eq!(dialect.schema_of(&table), Some(schema));
     }
 }
+
+#[test]
+fn numbers_that_mariadb_cannot_store_are_refused() {
+    let double = column("double", Type::Float, EqualityClass::Double);
+    for (number, is_stored) in [(1.5, true), (f64::NAN, false), (f64::INFINITY, false), (f64::NEG_INFINITY, false)] {
+        let stored = Dialect::Mysql.check_stored(&double, &Typed::Float(number));
+        assert_eq!(stored.is_ok(), is_stored, "{number}");
+        assert!(postgres().check_stored(&double, &Typed::Float(number)).is_ok(), "{number}");
+    }
+}
