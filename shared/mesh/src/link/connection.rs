@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval of keep-alive pings; a peer that does not answer within `PING_TIMEOUT` is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes in flight per call, of answers and of streams that their reader takes slowly.
 const STREAM_WINDOW: u32 = 512 << 10;
 /// Bytes in flight per connection: what streams have in flight that nobody takes must leave room for all other calls.
