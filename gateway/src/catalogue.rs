@@ -109,6 +109,9 @@ pub struct BucketSettings {
     pub spec: resources::Bucket,
 }
 
+/// The id of the document of services without one of their own.
+const DEFAULT_SERVICE: &str = "default";
+
 /// A service of a project.
 #[derive(Debug, PartialEq)]
 pub struct ServiceSettings {
@@ -152,7 +155,8 @@ impl Project {
 
     /// The function of a service, as far as the resources say.
     pub(crate) fn function(&self, service: &str, function: &str) -> Option<&function::Function> {
-        self.services.iter().find(|known| known.id == service)?.spec.function(function)
+        let of = |id: &str| self.services.iter().find(|known| known.id == id);
+        of(service).or_else(|| of(DEFAULT_SERVICE))?.spec.function(function)
     }
 
     /// What is asked before an operation on rows of a table.

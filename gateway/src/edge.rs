@@ -2,8 +2,10 @@
 //!
 //! It obtains grants for everything that a request accesses, then forwards the request with them.
 
+mod batch_call;
 mod disclosure;
 mod files;
+mod function_stream;
 mod functions;
 mod hooks;
 mod queue;
@@ -34,6 +36,7 @@ use crate::{
 
 pub use disclosure::AttemptedAccess;
 pub(crate) use files::Credential;
+pub(crate) use function_stream::{BegunStream, StreamPermission};
 use functions::CallLimit;
 pub(crate) use functions::{FunctionAnswer, FunctionCall};
 pub use proto::crud::Answer as ReadResult;

@@ -288,7 +288,8 @@ impl FrontState {
             ticket.enter().await?;
         }
         // Handlers of the router have it from there.
-        if let Some(connection) = connection.as_ref().filter(|_| request.method() == Method::GET) {
+        let is_taken = request.method() == Method::GET || rest::is_call(request.uri().path());
+        if let Some(connection) = connection.as_ref().filter(|_| is_taken) {
             request.extensions_mut().insert(connection.clone());
         }
         let target = Target { connection: connection.as_ref(), ..target };

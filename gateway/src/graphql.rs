@@ -9,6 +9,7 @@ mod document;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod function_stream;
 mod graphiql;
 mod introspection;
 pub(crate) mod names;

@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 mod data;
 mod files;
+mod function_stream;
 mod functions;
 mod select;
 pub(crate) mod unary;
@@ -40,6 +41,8 @@ const OF_LARGE_FILES: [&str; 4] = ["Put", "Get", "Copy", "Move"];
 const WATCH_PATH: &str = "/perigee.api.v1.Data/Watch";
 /// Path of the method of workers, which are counted for their callers.
 const WORK_PATH: &str = "/perigee.api.v1.Functions/Work";
+/// Path of the method whose answers go on, and count for the connection of the caller.
+const STREAM_PATH: &str = "/perigee.api.v1.Functions/Stream";
 /// Path of the methods of [`FunctionsServer`].
 const FUNCTIONS_PATH: &str = "/perigee.api.v1.Functions/";
 /// Bytes of a worker's message: the largest answer that a function may have, and what is around it. One over it would end all
@@ -159,7 +162,7 @@ pub fn has_own_time(path: &str) -> bool {
 
 /// Whether `path` is of a method that counts for the connection of its caller.
 pub fn is_of_connection(path: &str) -> bool {
-    path == WATCH_PATH || path == WORK_PATH
+    path == WATCH_PATH || path == WORK_PATH || path == STREAM_PATH
 }
 
 fn is_method(name: &str) -> bool {

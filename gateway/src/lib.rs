@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod files;
 mod front;
+mod function_answers;
 mod graphql;
 mod grpc;
 mod http;

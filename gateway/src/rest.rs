@@ -3,6 +3,7 @@
 
 mod body_shape;
 mod call;
+mod call_stream;
 mod fields;
 mod queue;
 mod request;

@@ -11,6 +11,7 @@ use crate::{
     catalogue::{Catalogue, Project},
     config::Config,
     edge::{Caller, Edge},
+    function_answers::StreamPlaces,
     graphql,
     http::{Admission, SendBudget},
     live::{CallerId, Hold, LiveQueries, NodeTurns, Quotas, Subscriber, Watch, WatchedRows},
@@ -37,6 +38,7 @@ struct ServiceState {
     /// Turns for large messages that sockets receive.
     large_messages: NodeTurns,
     quotas: Quotas,
+    stream_places: StreamPlaces,
     tasks: Tasks,
 }
 
@@ -68,6 +70,7 @@ impl Service {
             sockets,
             large_messages,
             quotas,
+            stream_places: StreamPlaces::default(),
             tasks,
         };
         Self { state: Arc::new(state) }
@@ -121,6 +124,11 @@ impl Service {
     /// Quotas of operations over sockets.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.state.quotas
+    }
+
+    /// The streams of functions of each caller.
+    pub(crate) fn stream_places(&self) -> &StreamPlaces {
+        &self.state.stream_places
     }
 
     /// Counts a stream that takes so many bytes for its caller. Errors: the token is not valid, or the caller has too many.

@@ -15,7 +15,7 @@ use crate::{
 pub use crate::wire::auth::v1::{
     AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeEventsRequest, AuthorizeEventsResponse,
     AuthorizeFilesRequest, AuthorizeFilesResponse, AuthorizeWorkerRequest, AuthorizeWorkerResponse, CallGrant,
-    EventAccess, EventGrant, FileAccess, FileOperation as WireFileOperation, FileSignature, FileVerdict,
+    EventAccess, EventGrant, FileAccess, FileOperation as WireFileOperation, FileSignature, FileVerdict, RefusedItem,
     RevisionsRequest, RevisionsResponse, SignFileRequest, SignFileResponse, SignedGrant, WorkerGrant,
 };
 

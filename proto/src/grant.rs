@@ -49,7 +49,7 @@ enum Form {
 }
 
 /// Error of a grant that is not accepted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Unverified {
     /// The signature is missing or of another key.
     #[error("invalid signature: the nodes of this mesh must have the same mesh_key")]

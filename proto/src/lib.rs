@@ -26,6 +26,8 @@ pub mod functions {
     pub const CAPACITY_MAX: u32 = 1000;
     /// Functions that a worker may name.
     pub const FUNCTIONS_MAX: usize = 1000;
+    /// Items of a list of parameters.
+    pub const ITEMS_MAX: usize = 1000;
     /// Custom events of a request.
     pub const EVENTS_MAX: usize = 1000;
     /// Bytes of the name of a request to queue events.

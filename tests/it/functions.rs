@@ -1,12 +1,16 @@
-//! Functions of an HTTP server of the user's, by every protocol, in both shapes of the mesh.
+//! Functions of servers and workers of the user's, by every protocol, in both shapes of the mesh.
 
 mod asked;
 mod documented;
 mod failures;
 mod graphql;
+mod grpc;
 mod hooks;
 mod json_workers;
 mod limits;
+mod lists;
+mod schemas;
+mod streams;
 mod workers;
 
 use anyhow::{Context, ensure};

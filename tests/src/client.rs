@@ -379,10 +379,18 @@ impl Client {
         method: &str,
         message: Q,
     ) -> anyhow::Result<Result<tonic::Streaming<A>, Status>> {
+        self.streaming_at(&format!("/perigee.api.v1.Data/{method}"), message).await
+    }
+
+    /// Calls the method at `path`, which answers with a stream.
+    pub async fn streaming_at<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        path: &str,
+        message: Q,
+    ) -> anyhow::Result<Result<tonic::Streaming<A>, Status>> {
         let (mut grpc, request) = self.grpc(message).await?;
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
-        let path = format!("/perigee.api.v1.Data/{method}").parse()?;
-        Ok(grpc.server_streaming(request, path, codec).await.map(tonic::Response::into_inner))
+        Ok(grpc.server_streaming(request, path.parse()?, codec).await.map(tonic::Response::into_inner))
     }
 
     /// Calls a method that takes a stream and answers with one.

@@ -92,6 +92,21 @@ impl EventStream {
         }
     }
 
+    /// The response to a POST of JSON to a path. An error has the status and the body of a refusal.
+    pub async fn post_path(
+        address: SocketAddr,
+        token: &str,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Result<Self, (u16, Value)>> {
+        let request = Request::post(format!("http://{address}{path}")).header(header::CONTENT_TYPE, "application/json");
+        let sent = Self::send(Version::Http1, request, token, body.to_string()).await?;
+        Ok(match sent {
+            Ok(opened) => Ok(opened),
+            Err((status, body)) => Err((status, serde_json::from_slice(&body)?)),
+        })
+    }
+
     async fn open(
         version: Version,
         request: http::request::Builder,

@@ -9,6 +9,7 @@ pub mod echo;
 pub mod engine;
 pub mod event_stream;
 pub mod graphql;
+pub mod grpc_server;
 pub mod json_socket;
 pub mod mesh;
 pub mod nats;
@@ -34,6 +35,20 @@ pub mod wire {
     }
 
     pub use tree::test::*;
+}
+
+/// The contract of a service of a user.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from commented contracts"
+)]
+pub mod mail {
+    include!(concat!(env!("OUT_DIR"), "/test.mail.v1.rs"));
+
+    /// Its descriptors, as `protoc --include_imports` writes them.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mail.bin"));
 }
 
 /// Services that only tests have.

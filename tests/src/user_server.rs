@@ -182,6 +182,9 @@ impl State {
                     attempts if attempts % 3 == 0 => whole(200, "", &json!({ "attempts": attempts }).to_string()),
                     _ => whole(503, "", "{}"),
                 },
+                // What comes of each item of a list.
+                "/each" => whole(200, "", &each(&seen.body).to_string()),
+                "/short" => whole(200, "", "[1]"),
                 "/text" => whole(200, "", "<html>"),
                 "/html" => whole(503, "", "<html>"),
                 "/empty" => whole(200, "", ""),
@@ -206,6 +209,12 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The answers to the items of a list; `bad` has none.
+fn each(items: &Value) -> Value {
+    let one = |item: &Value| if item == "bad" { json!({ "error": "it is bad" }) } else { json!({ "got": item }) };
+    items.as_array().map_or(Value::Null, |items| items.iter().map(one).collect())
 }
 
 fn whole(status: u16, headers: &str, body: &str) -> String {

@@ -9,12 +9,12 @@ use mesh::{
 };
 use proto::{
     Links,
-    auth::{AuthorizeCallRequest, AuthorizeWorkerRequest, SignedGrant},
-    functions::CallRequest,
+    auth::{AuthorizeCallRequest, AuthorizeCallResponse, AuthorizeWorkerRequest, SignedGrant},
+    functions::{CallRequest, CallResponse},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Caller, Edge};
+use super::{Caller, Edge, batch_call::is_batch};
 use crate::catalogue::Project;
 
 /// Bytes of the text that a function says of its failure, for callers who see nothing else of its answer.
@@ -33,6 +33,14 @@ pub struct FunctionCall {
     pub timeout: Option<Duration>,
 }
 
+impl FunctionCall {
+    /// Milliseconds until its answer; 0: as many as the function says.
+    pub(super) fn timeout_ms(&self) -> u64 {
+        // No time at all would be the function's own.
+        self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+}
+
 /// The answer of a function.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FunctionAnswer {
@@ -43,6 +51,15 @@ pub struct FunctionAnswer {
 }
 
 impl FunctionAnswer {
+    /// What the service of functions answers.
+    pub(crate) fn of(answer: CallResponse) -> Result<Self, Fault> {
+        let status = u16::try_from(answer.status).ok().filter(|status| (200..600).contains(status));
+        let Some(status) = status else {
+            return Err(Fault::internal("the function could not be called", format!("status {}", answer.status)));
+        };
+        Ok(Self { status, body: answer.body })
+    }
+
     /// The JSON of a call that succeeded. Errors: `FUNCTION` with the text of the function.
     pub fn result(self) -> Result<Bytes, Fault> {
         match (200..300).contains(&self.status) {
@@ -129,28 +146,48 @@ impl Edge {
     }
 
     async fn called(&self, caller: &Caller, project: &Project, call: FunctionCall) -> Result<FunctionAnswer, Fault> {
-        let FunctionCall { service, function, params, timeout } = call;
-        let (project_id, token) = (project.id.to_string(), caller.token.to_string());
-        let params_seen = params.clone();
-        let asked = AuthorizeCallRequest {
-            project: project_id,
-            token,
-            service,
-            function,
-            params: params_seen,
-            of_operator: false,
-        };
-        let grant = self.mesh.auth_rules().authorize_call(&caller.call, asked).await?.grant;
+        match is_batch(project, &call) {
+            true => Box::pin(self.called_with_list(caller, project, call)).await,
+            false => self.called_once(caller, project, call).await,
+        }
+    }
+
+    async fn called_once(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        call: FunctionCall,
+    ) -> Result<FunctionAnswer, Fault> {
+        let asked = Self::asked_of(caller, project, &call);
+        let (request, _) = self.authorized_call(caller, project, (call, asked)).await?;
         let _running = self.calls.enter()?;
-        // No time at all would be the function's own.
-        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
-        let request = CallRequest { grant, params, timeout_ms, answer_bytes: self.answer_bytes(project) };
-        let answer = self.mesh.functions().call(&caller.call, request).await?;
-        let status = u16::try_from(answer.status).ok().filter(|status| (200..600).contains(status));
-        let Some(status) = status else {
-            return Err(Fault::internal("the function could not be called", format!("status {}", answer.status)));
-        };
-        Ok(FunctionAnswer { status, body: answer.body })
+        FunctionAnswer::of(self.mesh.functions().call(&caller.call, request).await?)
+    }
+
+    /// A call that the rule of its function allows, and milliseconds since the Unix epoch from which the caller's token is void.
+    pub(super) async fn authorized_call(
+        &self,
+        caller: &Caller,
+        project: &Project,
+        (call, asked): (FunctionCall, AuthorizeCallRequest),
+    ) -> Result<(CallRequest, Option<i64>), Fault> {
+        let (timeout_ms, answer_bytes) = (call.timeout_ms(), self.answer_bytes(project));
+        let AuthorizeCallResponse { grant, token_expires_ms, .. } =
+            self.mesh.auth_rules().authorize_call(&caller.call, asked).await?;
+        Ok((CallRequest { grant, params: call.params, timeout_ms, answer_bytes }, token_expires_ms))
+    }
+
+    /// What the rule of a function is asked of a call.
+    pub(super) fn asked_of(caller: &Caller, project: &Project, call: &FunctionCall) -> AuthorizeCallRequest {
+        AuthorizeCallRequest {
+            project: project.id.to_string(),
+            token: caller.token.to_string(),
+            service: call.service.clone(),
+            function: call.function.clone(),
+            params: call.params.clone(),
+            of_operator: false,
+            is_list: false,
+        }
     }
 }
 

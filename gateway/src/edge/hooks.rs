@@ -162,6 +162,7 @@ impl HookQuestion<'_> {
             function: hook.function.clone(),
             params: Bytes::new(),
             of_operator: true,
+            is_list: false,
         };
         let grant = edge.mesh.auth_rules().authorize_call(&caller.call, asked).await;
         let grant = grant.map_err(|status| self.failed(status.into()))?.grant;

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Media, Responder, Transport,
     changes::ChangeAnswers,
+    function_stream::FunctionStream,
     names::Names,
     plan::{Kind, Plan},
     request::Request,
@@ -121,6 +122,8 @@ enum Followed {
     Answer(LiveQuery),
     /// Each change of a row.
     Changes(ChangeAnswers),
+    /// The answers of a function.
+    Function(FunctionStream),
 }
 
 impl Subscription {
@@ -141,7 +144,8 @@ impl Subscription {
                 let _ = made.send((next, subscription));
             });
             Some(match event.await {
-                Ok((Ok(event), subscription)) => (event, Some(subscription)),
+                Ok((Ok(Some(event)), subscription)) => (event, Some(subscription)),
+                Ok((Ok(None), _)) => return None,
                 Ok((Err(fault), subscription)) => (subscription.failed(fault).await, None),
                 // The task is logged.
                 Err(_) => (errors(&Fault::new(Code::Internal, "the answer could not be made"), &call), None),
@@ -149,8 +153,8 @@ impl Subscription {
         })
     }
 
-    /// The next answer. Nothing is read before somebody asks for it: a slow client gets the newest state.
-    async fn next(&mut self) -> Result<Event, Fault> {
+    /// The next answer; `None` at the end. Nothing is read before somebody asks for it: a slow client gets the newest state.
+    async fn next(&mut self) -> Result<Option<Event>, Fault> {
         if self.followed.is_none() {
             self.followed = Some(self.begin().await?);
         }
@@ -163,13 +167,19 @@ impl Subscription {
                 match self.queue.counted(event) {
                     Ok(event) => {
                         live.delivered();
-                        return Ok(event);
+                        return Ok(Some(event));
                     }
                     Err(fault) => live.postponed(fault)?,
                 }
             },
             // The stream of one operation has no id of it.
-            Some(Followed::Changes(answers)) => self.queue.counted(next(&answers.next(&self.plan, "").await?)),
+            Some(Followed::Changes(answers)) => {
+                self.queue.counted(next(&answers.next(&self.plan, "").await?)).map(Some)
+            }
+            Some(Followed::Function(answers)) => {
+                let Some(answer) = answers.next(&self.plan).await? else { return Ok(None) };
+                self.queue.counted(next(&answer)).map(Some)
+            }
             None => Err(Fault::internal("the answer could not be made", "nothing is followed")),
         }
     }
@@ -179,6 +189,10 @@ impl Subscription {
         let (_, token) = watch::channel(self.caller.token.clone());
         let subscriber = Subscriber { caller: self.id, request_id: self.caller.call.request_id.clone(), token };
         let (live, project) = (self.service.live(), &self.names.project);
+        if !self.plan.calls.is_empty() {
+            let begun = FunctionStream::begin(&self.service, (&self.caller, subscriber), project, &self.plan);
+            return Ok(Followed::Function(Box::pin(begun).await?));
+        }
         match self.plan.watched().zip(self.beside.take()) {
             Some((rows, hold)) => {
                 let watched = (&*self.plan, rows);

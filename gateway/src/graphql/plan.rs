@@ -194,7 +194,8 @@ impl Plan {
     pub fn memory_bytes(&self) -> usize {
         let keys: usize = self.fields.iter().map(|root| root.key.len()).sum();
         let changes = self.changes.as_ref().map_or(0, |changes| changes.memory_bytes());
-        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys + changes
+        let params: usize = self.calls.iter().map(|planned| planned.call.params.len()).sum();
+        self.reads.iter().map(Read::memory_bytes).sum::<usize>() + keys + changes + params
     }
 
     /// The member of `data` that the read or mutation at an index is for.
@@ -267,10 +268,7 @@ impl<'a> Planner<'a> {
         let (mut calls, mut changes) = (Vec::new(), None);
         for (key, group) in self.collect(&[&operation.selection_set])? {
             let call_form = if kind == Kind::Query { CallForm::Query } else { CallForm::Any };
-            let called = match kind {
-                Kind::Query | Kind::Mutation => self.call_root((key, &group), call_form, &mut calls),
-                Kind::Subscription => Ok(None),
-            };
+            let called = self.call_root((key, &group), call_form, &mut calls);
             if let Some(source) = called.map_err(|refusal| at_field(refusal, key, &group))? {
                 fields.push(ResponseField { key: key.to_owned(), at: group.at, source });
                 continue;
@@ -288,6 +286,11 @@ impl<'a> Planner<'a> {
         }
         if kind == Kind::Subscription && fields.len() != 1 {
             let text = format!("invalid subscription: expected one root field, found {}", fields.len());
+            return Err(Refusal::malformed(text));
+        }
+        let is_of_service = matches!(fields.first(), Some(ResponseField { source: FieldSource::Service(_), .. }));
+        if kind == Kind::Subscription && is_of_service && calls.len() != 1 {
+            let text = format!("invalid subscription: expected one function, found {}", calls.len());
             return Err(Refusal::malformed(text));
         }
         if !writes.is_empty() && !calls.is_empty() {

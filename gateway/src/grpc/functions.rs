@@ -1,18 +1,20 @@
 //! The service `perigee.api.v1.Functions`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use mesh::Fault;
+use mesh::{Fault, listener::Connection};
 use proto::api::v1::{CallRequest, CallResponse, WorkerMessage, functions_server};
 use query::Value;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    function_stream::{self, StreamMessages},
     status,
     work::{self, WorkMessages},
 };
 use crate::{
     Service,
+    catalogue::Project,
     edge::{Caller, FunctionCall},
     error,
     http::{body, cors::RequestedProject, current},
@@ -29,6 +31,12 @@ impl functions_server::Functions for Functions {
         Box::pin(self.answer(request)).await.map(Response::new).map_err(status)
     }
 
+    type StreamStream = StreamMessages;
+
+    async fn stream(&self, request: Request<CallRequest>) -> Result<Response<StreamMessages>, Status> {
+        Box::pin(self.begin(request)).await.map(Response::new).map_err(status)
+    }
+
     type WorkStream = WorkMessages;
 
     async fn work(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<WorkMessages>, Status> {
@@ -43,6 +51,19 @@ impl Functions {
     }
 
     async fn answer(&self, request: Request<CallRequest>) -> Result<CallResponse, Fault> {
+        let (caller, project, call) = self.asked(request).await?;
+        let answered = self.service.edge().call_function(&caller, &project, call).await?;
+        Ok(CallResponse { result: answered.result()? })
+    }
+
+    async fn begin(&self, request: Request<CallRequest>) -> Result<StreamMessages, Fault> {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        let (caller, project, call) = self.asked(request).await?;
+        function_stream::begin(&self.service, (&caller, &project), call, connection).await
+    }
+
+    /// The call that a message asks for.
+    async fn asked(&self, request: Request<CallRequest>) -> Result<(Caller, Arc<Project>, FunctionCall), Fault> {
         let caller = Caller::of(current(), request.metadata().as_ref())?;
         let requested = request.extensions().get::<RequestedProject>().cloned();
         let CallRequest { project, service, function, params, timeout } = request.into_inner();
@@ -60,8 +81,7 @@ impl Functions {
             }
         }
         let call = FunctionCall { service, function, params: self.json(&params)?, timeout: time(timeout)? };
-        let answered = self.service.edge().call_function(&caller, &project, call).await?;
-        Ok(CallResponse { result: answered.result()? })
+        Ok((caller, project, call))
     }
 
     /// The parameters, which are JSON; without a byte null.

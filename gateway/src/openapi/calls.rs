@@ -8,12 +8,15 @@ use super::{responses, values::reference};
 pub fn paths() -> [(&'static str, Value); 2] {
     let bare = responses::of_call(json!({
         "description": "Status and body of the function",
-        "content": { "application/json": { "schema": {} } },
+        "content": { "application/json": { "schema": {} }, "text/event-stream": { "schema": { "type": "string" } } },
     }));
     let wrapped = json!({ "type": "object", "required": ["result"], "properties": { "result": {} } });
     let wrapped = json!({
         "description": "The answer of the function",
-        "content": { "application/json": { "schema": { "anyOf": [wrapped, reference("Error")] } } },
+        "content": {
+            "application/json": { "schema": { "anyOf": [wrapped, reference("Error")] } },
+            "text/event-stream": { "schema": { "type": "string" } },
+        },
     });
     [
         ("/services/{service}/{function}", item("Call a function, which answers itself", "call", bare)),

@@ -3,6 +3,7 @@
 
 use std::{
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,11 +15,15 @@ use axum::{
     routing::post,
 };
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use mesh::{Call, Fault};
 use query::{Value, function::TIMEOUT_MAX};
 
-use super::{fields::Fields, respond};
+use super::{
+    call_stream::{self, Wrapping, asks_for_events},
+    fields::Fields,
+    respond,
+};
 use crate::{
     Service,
     catalogue::Project,
@@ -47,14 +52,32 @@ pub fn is_call(path: &str) -> bool {
 
 type FunctionPath = Path<(String, String, String)>;
 
-async fn bare(State(service): State<Service>, caller: Caller, Path(path): FunctionPath, body: Body) -> Response {
-    let answered = call(&service, &caller, path, body).await;
-    respond(&caller, answered.map(|FunctionAnswer { status, body }| with_status(status, body)))
+async fn bare(
+    State(service): State<Service>,
+    caller: Caller,
+    Path(path): FunctionPath,
+    head: Parts,
+    body: Body,
+) -> Response {
+    let answered = match asks_for_events(&head.headers) {
+        true => Box::pin(stream(&service, &caller, path, (&head, Wrapping::Bare), body)).await,
+        false => call(&service, &caller, path, body).await.map(|answer| with_status(answer.status, answer.body)),
+    };
+    respond(&caller, answered)
 }
 
-async fn wrapped(State(service): State<Service>, caller: Caller, Path(path): FunctionPath, body: Body) -> Response {
-    let answered = call(&service, &caller, path, body).await;
-    respond(&caller, answered.map(|answered| in_result(answered, &caller.call)))
+async fn wrapped(
+    State(service): State<Service>,
+    caller: Caller,
+    Path(path): FunctionPath,
+    head: Parts,
+    body: Body,
+) -> Response {
+    let answered = match asks_for_events(&head.headers) {
+        true => Box::pin(stream(&service, &caller, path, (&head, Wrapping::Result), body)).await,
+        false => call(&service, &caller, path, body).await.map(|answered| in_result(answered, &caller.call)),
+    };
+    respond(&caller, answered)
 }
 
 /// `{"result": …}`, or the error of the function with its status.
@@ -84,9 +107,34 @@ fn with_status(status: u16, body: Bytes) -> Response {
 async fn call(
     service: &Service,
     caller: &Caller,
-    (project, name, function): (String, String, String),
+    path: (String, String, String),
     body: Body,
 ) -> Result<FunctionAnswer, Fault> {
+    let (own, project, call) = asked(service, caller, path, body).await?;
+    let answered = pin!(service.edge().call_function(&own, &project, call));
+    guarded(&own.call, answered).await?
+}
+
+/// The answers of the function that a path names, as events.
+async fn stream(
+    service: &Service,
+    caller: &Caller,
+    path: (String, String, String),
+    told: (&Parts, Wrapping),
+    body: Body,
+) -> Result<Response, Fault> {
+    let (own, project, call) = asked(service, caller, path, body).await?;
+    let begun = pin!(call_stream::open(service, (&own, &project), call, told));
+    guarded(&own.call, begun).await?
+}
+
+/// The call that a path and a body ask for, and its caller.
+async fn asked(
+    service: &Service,
+    caller: &Caller,
+    (project, name, function): (String, String, String),
+    body: Body,
+) -> Result<(Caller, Arc<Project>, FunctionCall), Fault> {
     let mut own = caller.clone();
     let request = async {
         let project = service.edge().project(caller, project.as_str().into()).await?;
@@ -95,7 +143,8 @@ async fn call(
     };
     own.call.deadline = Some(Instant::now() + service.config().time);
     let (project, fields) = guarded(&own.call, pin!(request)).await??;
-    call_by_fields(service, &own, &project, (name, function), fields).await
+    let (own, call) = call_of(&own, &project, (name, function), fields)?;
+    Ok((own, project, call))
 }
 
 /// The answer of the function that the fields of a request call.
@@ -103,17 +152,27 @@ pub(crate) async fn call_by_fields(
     service: &Service,
     caller: &Caller,
     project: &Project,
-    (name, function): (String, String),
-    mut fields: Fields,
+    path: (String, String),
+    fields: Fields,
 ) -> Result<FunctionAnswer, Fault> {
+    let (own, call) = call_of(caller, project, path, fields)?;
+    let answered = pin!(service.edge().call_function(&own, project, call));
+    guarded(&own.call, answered).await?
+}
+
+/// The call of a function by the fields of a request, and its caller, who waits as long as the function takes at most.
+fn call_of(
+    caller: &Caller,
+    project: &Project,
+    (service, function): (String, String),
+    mut fields: Fields,
+) -> Result<(Caller, FunctionCall), Fault> {
     let timeout = timeout(&mut fields)?;
     let mut params = Vec::new();
     fields.take("params").unwrap_or(Value::Null).write_json(&mut params);
     let mut own = caller.clone();
-    own.call.deadline = Some(Instant::now() + limit(project, &name, &function, timeout) + GRACE);
-    let call = FunctionCall { service: name, function, params: params.into(), timeout };
-    let answered = pin!(service.edge().call_function(&own, project, call));
-    guarded(&own.call, answered).await?
+    own.call.deadline = Some(Instant::now() + limit(project, &service, &function, timeout) + GRACE);
+    Ok((own, FunctionCall { service, function, params: params.into(), timeout }))
 }
 
 /// The time that a call may take.

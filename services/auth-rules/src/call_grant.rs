@@ -1,7 +1,13 @@
 //! Authorization of calls: from the policy of a function and its parameters to a grant, with the identity that the
 //! function gets.
 
-use proto::auth::{AuthorizeCallRequest, CallGrant, WorkerGrant};
+use std::collections::HashMap;
+
+use mesh::Fault;
+use proto::{
+    auth::{AuthorizeCallRequest, CallGrant, RefusedItem, WorkerGrant},
+    functions::ITEMS_MAX,
+};
 use query::{Guard, Object, Operation, Value};
 use serde_json::value::RawValue;
 
@@ -10,7 +16,6 @@ use crate::{
     error::Error,
     eval::{self, Verdict},
     explain::{self, Refusal},
-    function::FunctionPolicy,
     grant::{Caller, GRANT_LIFETIME_MS},
     key,
     path::Root,
@@ -30,27 +35,72 @@ pub(crate) const PARAMS: Guard = Guard::new(usize::MAX, usize::MAX);
 impl Caller<'_> {
     /// The grant for a call, if the policy of its function allows it.
     pub fn call(&mut self, request: &AuthorizeCallRequest) -> Result<CallGrant, Error> {
-        let AuthorizeCallRequest { service, function, of_operator, .. } = request;
-        let project = self.project;
-        if *of_operator {
-            return self.call_grant((service, function), false);
+        let of = (request.service.as_str(), request.function.as_str());
+        if request.of_operator {
+            return self.operator_grant(of);
         }
-        let none = FunctionPolicy::default();
-        let found = project.service(service).map_or(&none, |policies| policies.of(function));
-        let policy = found.policy.as_deref();
-        let looks_at_params = policy.is_some_and(|policy| rule::depends_on(&policy.rule, Root::Params));
-        let params = looks_at_params.then(|| proto::json::parse(&request.params, PARAMS)).transpose()?;
+        self.judge_call(request, &request.params)?;
+        self.call_grant(of)
+    }
+
+    /// The grant for a call with a list, and the items of it that the policy of its function refuses. Errors: it refuses all.
+    pub fn call_with_list(&mut self, request: &AuthorizeCallRequest) -> Result<(CallGrant, Vec<RefusedItem>), Error> {
+        let malformed = |error: serde_json::Error| query::Error::Malformed(format!("invalid params: {error}"));
+        let items: Vec<&RawValue> = serde_json::from_slice(&request.params).map_err(malformed)?;
+        if items.len() > ITEMS_MAX {
+            let text = format!("invalid params: expected at most {ITEMS_MAX} items, found {}", items.len());
+            return Err(query::Error::Malformed(text).into());
+        }
+        let (mut judged, mut refused) = (HashMap::new(), Vec::new());
+        for (index, item) in (0..).zip(&items) {
+            let item = item.get();
+            if !judged.contains_key(item) {
+                let refusal = match self.judge_call(request, item.as_bytes()) {
+                    Ok(()) => None,
+                    Err(error @ (Error::Denied { .. } | Error::Unauthenticated { .. })) => Some(Fault::from(error)),
+                    Err(error) => return Err(error),
+                };
+                judged.insert(item, refusal);
+            }
+            if let Some(Some(Fault { code, message, .. })) = judged.get(item) {
+                refused.push(RefusedItem { index, code: code.as_str().to_owned(), message: message.clone() });
+            }
+        }
+        if refused.len() == items.len() {
+            // As of one item, or of the list that has none.
+            let first = items.first().map_or(&request.params[..], |item| item.get().as_bytes());
+            self.judge_call(request, first)?;
+        }
+        let grant = self.call_grant((&request.service, &request.function))?;
+        Ok((CallGrant { is_list: true, ..grant }, refused))
+    }
+
+    /// Errors: the policy of the function refuses a call with `params`.
+    fn judge_call(&mut self, request: &AuthorizeCallRequest, params: &[u8]) -> Result<(), Error> {
+        let project = self.project;
+        let policy =
+            project.service(&request.service).and_then(|policies| policies.of(&request.function).policy.as_deref());
         let Some(policy) = policy else {
             return Err(self.call_refused(Refusal::Rule(Some(NO_RULE.to_owned())), None, request, None));
         };
-        if let Err(refusal) = self.decide_call(policy, params.as_ref()) {
-            return Err(self.call_refused(refusal, Some(policy), request, params.as_ref()));
-        }
-        self.call_grant((service, function), found.forwards)
+        let looks_at_params = rule::depends_on(&policy.rule, Root::Params);
+        let params = looks_at_params.then(|| proto::json::parse(params, PARAMS)).transpose()?;
+        self.decide_call(policy, params.as_ref())
+            .map_err(|refusal| self.call_refused(refusal, Some(policy), request, params.as_ref()))
+    }
+
+    /// The grant for a call that the resources of the operator make: of parameters that no rule was asked of.
+    pub(crate) fn operator_grant(&mut self, of: (&str, &str)) -> Result<CallGrant, Error> {
+        Ok(CallGrant { of_operator: true, ..self.grant_of(of, false)? })
+    }
+
+    fn call_grant(&mut self, (service, function): (&str, &str)) -> Result<CallGrant, Error> {
+        let forwards = self.project.service(service).is_some_and(|policies| policies.of(function).forwards);
+        self.grant_of((service, function), forwards)
     }
 
     /// The grant for a call of a function that is allowed, which `forwards` the caller's own token.
-    pub(crate) fn call_grant(&mut self, (service, function): (&str, &str), forwards: bool) -> Result<CallGrant, Error> {
+    fn grant_of(&mut self, (service, function): (&str, &str), forwards: bool) -> Result<CallGrant, Error> {
         let claims = self.verified().map(|verified| verified.claims.clone()).unwrap_or_default();
         let bearer = match forwards {
             true if self.verified().is_ok() => self.token.to_owned(),
@@ -66,6 +116,8 @@ impl Caller<'_> {
             claims: String::from_utf8_lossy(&json).into_owned(),
             bearer,
             expires_ms: self.now_ms + GRANT_LIFETIME_MS,
+            is_list: false,
+            of_operator: false,
         })
     }
 
@@ -179,8 +231,9 @@ mod tests {
     use super::*;
     use crate::{
         Service,
-        cases::{parsed, token},
+        cases::{now, parsed, token},
         policy_set::PolicySet,
+        questions::Questions,
     };
 
     const SECRET: &str = "a secret that has thirty-two bytes";
@@ -215,6 +268,7 @@ mod tests {
             function: function.to_owned(),
             params: params.to_string().into(),
             of_operator: false,
+            is_list: false,
         };
         let response = service.authorize_call(&request, now, None).map_err(|error| error.to_string())?;
         Ok(grant::pair(b"key").1.call_grant(response.grant.unwrap()).unwrap())
@@ -236,6 +290,51 @@ mod tests {
         assert_eq!(call(&service, &ann, send, json!({"to": ["bob"]})).unwrap_err(), DENIED);
         assert_eq!(call(&service, &ann, send, json!({})).unwrap_err(), DENIED);
         assert_eq!(call(&service, "", send, json!({"to": [""]})).unwrap_err(), "a token is needed, and none was sent");
+    }
+
+    #[test]
+    fn a_rule_is_asked_of_each_item_of_a_list() {
+        let own =
+            json!({"rule": "match", "type": "string", "eval": "==", "f1": "args.params.to", "f2": "args.auth.id"});
+        let asks = json!({"rule": "func", "service": "mail", "func": "may"});
+        let service = service(json!({"send": {"rule": own}, "asks": {"rule": asks}}), json!(null));
+        let ann = token(&json!({"id": "ann"}));
+        let asked = |function: &str, params: Json, is_list| AuthorizeCallRequest {
+            project: "shop".to_owned(),
+            token: ann.clone(),
+            service: "mail".to_owned(),
+            function: function.to_owned(),
+            params: params.to_string().into(),
+            is_list,
+            ..AuthorizeCallRequest::default()
+        };
+        let judged = |function: &str, params: Json| service.authorize_call(&asked(function, params, true), now(), None);
+        let answer = judged("send", json!([{"to": "ann"}, {"to": "bob"}, {"to": "ann"}, {"to": "bob"}])).unwrap();
+        let refused: Vec<(u32, &str, &str)> =
+            answer.refused.iter().map(|item| (item.index, item.code.as_str(), item.message.as_str())).collect();
+        assert_eq!(refused, [(1, "DENIED", DENIED), (3, "DENIED", DENIED)]);
+        let granted = grant::pair(b"key").1.call_grant(answer.grant.unwrap()).unwrap();
+        assert!(granted.is_list && !granted.of_operator);
+        for params in [json!([{"to": "bob"}]), json!([]), json!([[{"to": "ann"}]])] {
+            assert_eq!(judged("send", params.clone()).unwrap_err().to_string(), DENIED, "{params}");
+        }
+        for (params, told) in
+            [(json!({}), "invalid params: "), (json!(vec![1; ITEMS_MAX + 1]), "expected at most 1000")]
+        {
+            assert!(judged("send", params).unwrap_err().to_string().contains(told));
+        }
+        let whole = service.authorize_call(&asked("send", json!({"to": "ann"}), false), now(), None).unwrap();
+        assert!(!grant::pair(b"key").1.call_grant(whole.grant.unwrap()).unwrap().is_list);
+
+        // Each different item is a question, as far as a request may have them.
+        let questions = Questions::default();
+        let many: Vec<Json> = (0..40).map(|number| json!(number % 20)).collect();
+        let ask = || service.authorize_call(&asked("asks", json!(many), true), now(), Some(&questions));
+        assert!(ask().is_err());
+        let pending = questions.take();
+        assert_eq!(pending.len(), 16);
+        pending.into_iter().for_each(|question| questions.answered(question, Some(true)));
+        assert_eq!(ask().unwrap().refused.len(), 8);
     }
 
     #[test]
@@ -274,6 +373,7 @@ mod tests {
             function: function.to_owned(),
             params: "{}".into(),
             of_operator: false,
+            is_list: false,
         };
         service.authorize_call(&request, SystemTime::now(), None).unwrap_err()
     }
@@ -310,7 +410,15 @@ mod tests {
         let of = |token: &str| {
             let (project, params) = ("shop".to_owned(), Default::default());
             let (name, function, token) = ("mail".to_owned(), "send".to_owned(), token.to_owned());
-            let request = AuthorizeCallRequest { project, token, service: name, function, params, of_operator: true };
+            let request = AuthorizeCallRequest {
+                project,
+                token,
+                service: name,
+                function,
+                params,
+                of_operator: true,
+                is_list: false,
+            };
             let granted = service.authorize_call(&request, SystemTime::now(), None).unwrap();
             grant::pair(b"key").1.call_grant(granted.grant.unwrap()).unwrap()
         };

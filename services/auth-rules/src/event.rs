@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
+use mesh::{
+    json_schema::JsonSchema,
+    resources::{Document, Kind, Parsed, ResourceFault, Snapshot},
+};
 use query::event::{self, EventMeta, EventResource};
 
 use crate::{
     json_schema, names,
     path::Scope,
-    payload_schema::PayloadSchema,
     rule::{Diagnostic, Parser, Policy},
 };
 
@@ -35,7 +37,7 @@ pub struct EventPolicy {
     /// Who may queue one; `None`: nobody.
     pub policy: Option<Arc<Policy>>,
     /// What its payload has to be; `None`: anything.
-    pub schema: Option<Arc<PayloadSchema>>,
+    pub schema: Option<Arc<JsonSchema>>,
 }
 
 impl EventDocument {
@@ -53,7 +55,7 @@ impl EventDocument {
             let ResourceFault { file, line, .. } = document.fault("spec.rule", "");
             Arc::new(Policy { place: format!("{file}:{line}: spec.rule"), ..policy })
         });
-        let schema = match spec.schema.as_ref().map(PayloadSchema::of) {
+        let schema = match spec.schema.as_ref().map(JsonSchema::new) {
             Some(Ok(schema)) => Some(Arc::new(schema)),
             Some(Err((path, why))) => {
                 parser.error(&format!("spec.schema{path}"), why);

@@ -79,7 +79,7 @@ impl Caller<'_> {
 pub fn check_payloads(project: &ProjectPolicies, events: &[EventAccess]) -> Result<(), Error> {
     for (access, EventAccess { r#type, payload }) in events.iter().enumerate() {
         let schema = project.event(r#type).and_then(|event| event.schema.as_deref());
-        if let Some(Err(why)) = schema.map(|schema| schema.check(payload)) {
+        if let Some(Err(why)) = schema.map(|schema| schema.check_text(payload)) {
             let message = format!("invalid payload of event {type}: {why}");
             return Err(Error::Payload { message, access });
         }

@@ -1,10 +1,15 @@
 //! `service` resources: the policies of functions; the rest of them is checked here, and used by the gateway and the
 //! service of functions.
 
+mod descriptor;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
-use query::function::{Function, Service, ServiceMeta, ServiceResource as Spec};
+use mesh::{
+    json_schema::JsonSchema,
+    resources::{Document, Kind, Parsed, ResourceFault, Snapshot},
+};
+use query::function::{Function, HttpMethod, Service, ServiceMeta, ServiceResource as Spec};
 use serde_json::Value as Json;
 
 use crate::{
@@ -81,7 +86,7 @@ impl ServiceResource {
             by_name.insert(name.clone(), policy(function, &at, document, &mut parser));
         }
         let default = spec.default.as_ref().map(|function| policy(function, "spec.default", document, &mut parser));
-        check_kind(&meta.id, &spec, &mut parser);
+        check_kind(&meta.id, &spec, document, &mut parser);
         let register = spec.worker.as_ref().and_then(|worker| worker.register.as_ref());
         let register = register.and_then(|rule| placed(rule, "spec.worker.register", document, &mut parser));
         if !parser.errors.is_empty() {
@@ -98,6 +103,11 @@ fn policy(function: &Function, at: &str, document: &Document, parser: &mut Parse
     for (key, message) in function.faults() {
         parser.error(&format!("{at}.{key}"), message);
     }
+    for (key, schema) in [("input", &function.input), ("output", &function.output)] {
+        if let Some(Err((path, message))) = schema.as_ref().map(JsonSchema::new) {
+            parser.error(&format!("{at}.{key}{path}"), message);
+        }
+    }
     let rule = function.rule.as_ref();
     let policy = rule.and_then(|rule| placed(rule, &format!("{at}.rule"), document, parser));
     FunctionPolicy { policy, forwards: function.forward }
@@ -111,21 +121,31 @@ fn placed(rule: &Json, path: &str, document: &Document, parser: &mut Parser) -> 
 }
 
 /// Refuses a service that is of no kind or of two, and what its kind does not have.
-fn check_kind(id: &str, spec: &Service, parser: &mut Parser) {
-    match (&spec.http, &spec.worker) {
-        (Some(_), None) if id == DEFAULT => parser.error("meta.id", "service default must have workers"),
-        (Some(_), None) => {}
-        (None, Some(_)) => {
-            let listed = spec.functions.iter().map(|(name, function)| (format!("spec.functions.{name}"), function));
-            let default = spec.default.iter().map(|function| ("spec.default".to_owned(), function));
-            for (at, function) in listed.chain(default) {
-                let is_http = function.path.is_some() || !function.headers.is_empty() || function.forward;
-                if is_http {
-                    parser.error(&at, "path, headers and forward do not apply to functions of workers");
-                }
-            }
+fn check_kind(id: &str, spec: &Service, document: &Document, parser: &mut Parser) {
+    let excluded = match (&spec.http, &spec.grpc, &spec.worker) {
+        (Some(_), None, None) => "",
+        (None, Some(server), None) => {
+            descriptor::check(server, document, parser);
+            "path, method, headers, batch and cache do not apply to functions of gRPC servers"
         }
-        (None, None) | (Some(_), Some(_)) => parser.error("spec", "expected either http or worker"),
+        (None, None, Some(_)) => "path, headers, forward and cache do not apply to functions of workers",
+        _ => return parser.error("spec", "expected one of http, grpc and worker"),
+    };
+    if id == DEFAULT && spec.worker.is_none() {
+        parser.error("meta.id", "service default must have workers");
+    }
+    let listed = spec.functions.iter().map(|(name, function)| (format!("spec.functions.{name}"), function));
+    let default = spec.default.iter().map(|function| ("spec.default".to_owned(), function));
+    for (at, function) in listed.chain(default) {
+        let is_http = function.path.is_some() || !function.headers.is_empty() || function.cache.is_some();
+        let is_excluded = match (&spec.grpc, &spec.worker) {
+            (Some(_), _) => is_http || function.batch || function.method != HttpMethod::default(),
+            (_, Some(_)) => is_http || function.forward,
+            (None, None) => false,
+        };
+        if is_excluded {
+            parser.error(&at, excluded);
+        }
     }
 }
 
@@ -163,6 +183,14 @@ mod tests {
         json!({"http": {"url": "http://mail/"}, "functions": {"send": function}})
     }
 
+    fn grpc(more: Json, function: Json) -> Json {
+        let mut server = json!({"url": "http://mail:9000", "service": "mail.v1.Mail"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            server[key] = value.clone();
+        }
+        json!({"grpc": server, "functions": {"Send": function}})
+    }
+
     #[test]
     fn a_sound_service_has_no_faults() {
         let rule =
@@ -176,21 +204,45 @@ mod tests {
         let default =
             json!({"http": {"url": "https://mail"}, "default": {"rule": {"rule": "authenticated", "anonymous": true}}});
         assert_eq!(faults("mail", default), Vec::<String>::new());
+        let served = grpc(json!({"reflection": true}), json!({"rule": {"rule": "allow"}, "forward": true}));
+        assert_eq!(faults("mail", served), Vec::<String>::new());
     }
 
     #[test]
     fn faults_name_their_place_and_the_nearest() {
         for (spec, told) in [
             (json!({"http": {"url": "mail"}}), "spec.http.url"),
-            (json!({"functions": {}}), "spec: expected either http or worker"),
-            (json!({"http": {"url": "http://m"}, "worker": {}}), "spec: expected either http or worker"),
+            (json!({"functions": {}}), "spec: expected one of http, grpc and worker"),
+            (json!({"http": {"url": "http://m"}, "worker": {}}), "spec: expected one of http, grpc and worker"),
             (json!({"worker": {"register": {"rule": "alow"}}}), "spec.worker.register.rule: unknown rule kind"),
-            (json!({"worker": {}, "default": {"forward": true}}), "spec.default: path, headers and forward"),
-            (json!({"worker": {}, "default": {"path": "/a"}}), "spec.default: path, headers and forward"),
+            (json!({"worker": {}, "default": {"forward": true}}), "spec.default: path, headers, forward and cache"),
+            (json!({"worker": {}, "default": {"path": "/a"}}), "spec.default: path, headers, forward and cache"),
             (
                 json!({"worker": {}, "functions": {"f": {"headers": [{"key": "Accept", "op": "del"}]}}}),
-                "spec.functions.f: path, headers and forward",
+                "spec.functions.f: path, headers, forward and cache",
             ),
+            (
+                grpc(json!({"reflection": true}), json!({"path": "x"})),
+                "path, method, headers, batch and cache do not apply",
+            ),
+            (
+                grpc(json!({"reflection": true}), json!({"method": "GET"})),
+                "path, method, headers, batch and cache do not apply",
+            ),
+            (grpc(json!({}), json!({})), "spec.grpc: expected either reflection: true or descriptor"),
+            (
+                grpc(json!({"reflection": true, "descriptor": "a.bin"}), json!({})),
+                "spec.grpc: expected either reflection: true or descriptor",
+            ),
+            (
+                grpc(json!({"descriptor": "none.bin"}), json!({})),
+                "spec.grpc.descriptor: the file none.bin cannot be used",
+            ),
+            (
+                grpc(json!({"reflection": true, "service": "Mail/Send"}), json!({})),
+                "spec.grpc.service: invalid service name",
+            ),
+            (grpc(json!({"reflection": true, "url": "http://m/path"}), json!({})), "spec.grpc.url: invalid URL"),
             (with(json!({"rle": {}})), "spec.functions.send.rle"),
             (with(json!({"rule": {"rule": "alow"}})), "spec.functions.send.rule.rule: unknown rule kind"),
             (with(json!({"rule": {"rule": "allow", "rowFilter": {}}})), "does not apply to rules of functions"),
@@ -199,6 +251,16 @@ mod tests {
                     json!({"rule": {"rule": "match", "type": "string", "eval": "==", "f1": "args.find.a", "f2": "x"}}),
                 ),
                 "args.find is not available in rules of functions",
+            ),
+            (with(json!({"input": {"type": "text"}})), "spec.functions.send.input.type: invalid JSON Schema"),
+            (
+                with(json!({"output": {"$ref": "http://a/b"}})),
+                "spec.functions.send.output.$ref: expected a place inside the schema",
+            ),
+            (with(json!({"cache": {"ttl": "1s"}})), "spec.functions.send.cache: needs idempotent: true"),
+            (
+                json!({"worker": {}, "default": {"idempotent": true, "cache": {"ttl": "1s"}}}),
+                "spec.default: path, headers, forward and cache",
             ),
             (with(json!({"timeout": "301s"})), "spec.functions.send.timeout"),
             (with(json!({"concurrency": 0})), "spec.functions.send.concurrency: must be from 1"),

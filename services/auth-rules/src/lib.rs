@@ -29,7 +29,6 @@ mod names;
 mod operand;
 mod overview;
 mod path;
-mod payload_schema;
 mod policy_set;
 mod questions;
 mod rule;

@@ -148,7 +148,12 @@ impl Service {
         let project = policies.project(id)?;
         let mut caller = Caller::new(project, id, token, now, self.development.as_deref());
         caller.questions = questions;
-        Ok(AuthorizeCallResponse { grant: Some(self.signer.call_grant(&caller.call(request)?)) })
+        let (grant, refused) = match request.is_list {
+            true => caller.call_with_list(request)?,
+            false => (caller.call(request)?, Vec::new()),
+        };
+        let (grant, token_expires_ms) = (Some(self.signer.call_grant(&grant)), caller.token_expires_ms());
+        Ok(AuthorizeCallResponse { grant, refused, token_expires_ms })
     }
 
     /// The grant to queue custom events at `now`. Their payloads are not looked at by more than the rules.

@@ -19,7 +19,7 @@ use reqwest::{
 /// How long an unused connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may take, with the look-up of its name: a host that is off answers nothing.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Looks a name up.
 type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
@@ -28,7 +28,14 @@ type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    addresses: CheckedAddresses,
+}
+
+/// The addresses that a name leads to, as far as they are allowed.
+#[derive(Clone)]
+pub struct CheckedAddresses {
     egress: Arc<Egress>,
+    lookup: Lookup,
 }
 
 /// The error of an address that is not allowed.
@@ -43,23 +50,11 @@ impl fmt::Display for ForbiddenAddress {
 
 impl StdError for ForbiddenAddress {}
 
-/// A resolver that leaves out addresses that are not allowed.
-struct CheckedResolver {
-    egress: Arc<Egress>,
-    lookup: Lookup,
-}
-
 impl Client {
     /// A client within `egress`. Errors: the system has no certificates.
-    pub fn new(egress: Egress) -> Result<Self, String> {
-        let lookup = |name: String| async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed();
-        Self::with_lookup(egress, Arc::new(lookup))
-    }
-
-    fn with_lookup(egress: Egress, lookup: Lookup) -> Result<Self, String> {
-        let egress = Arc::new(egress);
+    pub fn new(addresses: CheckedAddresses) -> Result<Self, String> {
         let http = reqwest::Client::builder()
-            .dns_resolver(Arc::new(CheckedResolver { egress: egress.clone(), lookup }))
+            .dns_resolver(Arc::new(addresses.clone()))
             .redirect(Policy::none())
             .no_proxy()
             .referer(false)
@@ -68,13 +63,13 @@ impl Client {
             .user_agent("perigee")
             .build()
             .map_err(|error| chain(&error))?;
-        Ok(Self { http, egress })
+        Ok(Self { http, addresses })
     }
 
     /// Sends a request. Dropped, the connection is closed. Errors: see [`is_forbidden`].
     pub async fn send(&self, request: reqwest::Request) -> Result<reqwest::Response, SendError> {
         // The resolver is not asked for what is an address already.
-        if address(request.url()).is_some_and(|address| !self.egress.allows(address)) {
+        if address(request.url()).is_some_and(|address| !self.addresses.egress.allows(address)) {
             return Err(SendError::Forbidden);
         }
         self.http.execute(request).await.map_err(|error| match () {
@@ -86,17 +81,46 @@ impl Client {
 }
 
 /// Why a request has no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SendError {
     /// Its address is not allowed, and was not dialled.
+    #[error("the address is not allowed")]
     Forbidden,
     /// There is no connection.
+    #[error("{0}")]
     Unreachable(String),
-    /// The connection ended before the answer began.
+    /// The connection ended before the answer began, or what came is none.
+    #[error("{0}")]
     BrokeOff(String),
 }
 
-impl Resolve for CheckedResolver {
+impl CheckedAddresses {
+    /// Addresses within `egress`, as the system finds them.
+    pub fn new(egress: Egress) -> Self {
+        let lookup = |name: String| async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed();
+        Self::with_lookup(egress, Arc::new(lookup))
+    }
+
+    pub(crate) fn with_lookup(egress: Egress, lookup: Lookup) -> Self {
+        Self { egress: Arc::new(egress), lookup }
+    }
+
+    /// The addresses of a host, a name or an address, that may be dialled: one at least. Errors: there is none, or the name
+    /// is not known.
+    pub async fn of(&self, host: &str) -> Result<Vec<IpAddr>, SendError> {
+        let found = match host.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => match (self.lookup)(host.to_owned()).await {
+                Ok(found) => found.into_iter().map(|address| address.ip()).collect(),
+                Err(error) => return Err(SendError::Unreachable(error.to_string())),
+            },
+        };
+        let allowed: Vec<IpAddr> = found.into_iter().filter(|address| self.egress.allows(*address)).collect();
+        if allowed.is_empty() { Err(SendError::Forbidden) } else { Ok(allowed) }
+    }
+}
+
+impl Resolve for CheckedAddresses {
     fn resolve(&self, name: Name) -> Resolving {
         let (egress, found) = (self.egress.clone(), (self.lookup)(name.as_str().to_owned()));
         Box::pin(async move {
@@ -183,7 +207,7 @@ mod tests {
             let host = if asked.fetch_add(1, Ordering::SeqCst) == 0 { [127, 0, 0, 1] } else { [127, 0, 0, 2] };
             async move { Ok(vec![SocketAddr::from((host, 0))]) }.boxed()
         };
-        let client = Client::with_lookup(egress(&["127.0.0.1/32"]), Arc::new(lookup)).unwrap();
+        let client = Client::new(CheckedAddresses::with_lookup(egress(&["127.0.0.1/32"]), Arc::new(lookup))).unwrap();
         let url = format!("http://mail.test:{}/", inside.port());
         assert_eq!(client.send(get(url.clone())).await.unwrap().status(), 204);
         assert!(matches!(client.send(get(url)).await, Err(SendError::Forbidden)));
@@ -198,7 +222,7 @@ mod tests {
         let lookup = |_: String| {
             async { Ok([[127, 0, 0, 3], [127, 0, 0, 1]].map(|host| SocketAddr::from((host, 0))).to_vec()) }.boxed()
         };
-        let client = Client::with_lookup(egress(&["127.0.0.1/32"]), Arc::new(lookup)).unwrap();
+        let client = Client::new(CheckedAddresses::with_lookup(egress(&["127.0.0.1/32"]), Arc::new(lookup))).unwrap();
         assert_eq!(client.send(get(format!("http://mail.test:{}/", inside.port()))).await.unwrap().status(), 204);
         assert_eq!(allowed.load(Ordering::SeqCst), 1);
         assert!(outside.accept().now_or_never().is_none(), "nobody dialled it");
@@ -207,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_in_every_spelling_are_checked() {
         let (inside, dialled) = counted("127.0.0.1:0").await;
-        let client = Client::new(egress(&[])).unwrap();
+        let client = Client::new(CheckedAddresses::new(egress(&[]))).unwrap();
         for host in
             ["127.0.0.1", "127.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "localhost"]
         {

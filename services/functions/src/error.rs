@@ -5,8 +5,10 @@ use std::time::Duration;
 use mesh::{Code, Fault};
 use proto::grant::Unverified;
 
+use crate::client::SendError;
+
 /// An error of this service.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The grant of the rule engine is not one.
     #[error(transparent)]
@@ -102,20 +104,106 @@ pub enum Error {
     /// Its address cannot be made.
     #[error("the address of the function is invalid")]
     Address(String),
+    /// The parameters are none that its method takes.
+    #[error("invalid params: {0}")]
+    Malformed(String),
+    /// A list of parameters is too long.
+    #[error("the list of {found} parameters is over the limit of {limit}")]
+    ManyItems {
+        /// Its length.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A function of lists did not answer with as many items as it was sent.
+    #[error("{}", wrong_batch(.found, .sent))]
+    WrongBatch {
+        /// Items that it answered with; `None`: no list.
+        found: Option<usize>,
+        /// Items that it was sent.
+        sent: usize,
+    },
+    /// Its rule was asked of a list, and it takes none here, or the other way round: its document is being edited.
+    #[error("the function is being edited, call it again")]
+    Edited,
+    /// The answer is not what the function's `output` says.
+    #[error("the function answered what its output does not allow: {0}")]
+    WrongOutput(String),
+    /// A service of a gRPC server has no such method.
+    #[error("service {service} has no method {function}")]
+    NoMethod {
+        /// The service.
+        service: String,
+        /// The function.
+        function: String,
+    },
+    /// A method cannot be called so.
+    #[error("function {function} {why}")]
+    NotCallable {
+        /// The function.
+        function: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The contract of a gRPC server is not known.
+    #[error("No service available: the contract of service {service} is not known")]
+    NoContract {
+        /// The service.
+        service: String,
+        /// Why, for the log.
+        cause: String,
+    },
+    /// A message of a gRPC server is none of its contract.
+    #[error("the function answered with an invalid {message}: {cause}")]
+    WrongMessage {
+        /// Full name of the message.
+        message: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// What a gRPC server says of a call, where that keeps its meaning.
+    #[error("{text}")]
+    Said {
+        /// The code.
+        code: Code,
+        /// Its text.
+        text: String,
+    },
     /// This node has no HTTP client.
     #[error("functions cannot be called from this node")]
     NoClient(String),
+}
+
+impl Error {
+    /// The error of a request that a server did not answer.
+    pub fn unanswered(error: SendError, service: &str) -> Self {
+        let service = service.to_owned();
+        match error {
+            SendError::Forbidden => Self::Forbidden(service),
+            SendError::Unreachable(cause) => Self::Unreachable { service, cause },
+            SendError::BrokeOff(cause) => Self::BrokeOff { service, cause },
+        }
+    }
+}
+
+fn wrong_batch(found: &Option<usize>, sent: &usize) -> String {
+    match found {
+        Some(found) => format!("the function answered with {found} items, and was sent {sent}"),
+        None => format!("the function answered with no list, and was sent {sent} items"),
+    }
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         let code = match error {
-            Error::Unknown { .. } | Error::CircuitOpen { .. } | Error::NoWorker(_) | Error::Disconnected => {
-                Code::Unavailable
-            }
+            Error::Unknown { .. }
+            | Error::CircuitOpen { .. }
+            | Error::NoWorker(_)
+            | Error::Disconnected
+            | Error::Edited => Code::Unavailable,
             Error::Parameters(error) => return error.into(),
-            Error::LargeParameters { .. } | Error::LargeAnswer(_) => Code::TooLarge,
+            Error::LargeParameters { .. } | Error::LargeAnswer(_) | Error::ManyItems { .. } => Code::TooLarge,
             Error::TooMany { .. } | Error::TooManyWorkers(_) => Code::TooMany,
             Error::Registration(_) => Code::BadRequest,
             Error::Deadline(_) => Code::Deadline,
@@ -131,7 +219,19 @@ impl From<Error> for Fault {
                 tracing::warn!(service, "service is at an address that egress.allow does not list");
                 Code::BadGateway
             }
-            Error::Redirect(_) | Error::WrongStatus(_) | Error::NotJson(_) => Code::BadGateway,
+            Error::Redirect(_)
+            | Error::WrongStatus(_)
+            | Error::NotJson(_)
+            | Error::WrongMessage { .. }
+            | Error::WrongBatch { .. }
+            | Error::WrongOutput(_) => Code::BadGateway,
+            Error::Malformed(_) | Error::NotCallable { .. } => Code::BadRequest,
+            Error::NoMethod { .. } => Code::NotFound,
+            Error::NoContract { service, cause } => {
+                tracing::warn!(service, cause, "the contract of a service is not known");
+                Code::Unavailable
+            }
+            Error::Said { code, .. } => code,
             Error::Ungranted(cause) => return Fault::internal("the request could not be authorised", cause),
             Error::WrongGrant(_) => return Fault::internal("the request could not be authorised", text),
             Error::Address(cause) | Error::NoClient(cause) => return Fault::internal(text, cause),

@@ -13,7 +13,6 @@ mod endpoint;
 mod fate;
 mod followup;
 mod function_call;
-mod health;
 mod intake;
 mod others;
 mod plan;
@@ -42,7 +41,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     attempt::Carrier,
     dispatcher::{Dispatcher, QUEUE},
-    health::EventHealth,
     intake::Intake,
     queue::{FollowedTable, Holder, observer::Observer},
     registry::Registry,
@@ -56,7 +54,7 @@ pub use self::{
     },
     resource::TRIGGER,
 };
-use crate::client::Client;
+use crate::{client::Client, health::PartHealth};
 
 /// How often a queue is tried to be opened that another node has still.
 const OPEN_INTERVAL: Duration = Duration::from_millis(250);
@@ -73,7 +71,7 @@ pub struct Events {
     config: QueueConfig,
     client: Client,
     registry: Registry,
-    health: EventHealth,
+    health: PartHealth,
     meters: EventMeters,
     /// Told of the queue when it is open.
     opened: watch::Sender<Option<Queue>>,
@@ -92,7 +90,7 @@ impl Events {
     pub fn start(
         mesh: Mesh,
         (config, data): (QueueConfig, &Path),
-        client: Client,
+        (client, health): (Client, PartHealth),
         current: Current,
         tasks: &Tasks,
     ) -> CustomEvents {
@@ -101,7 +99,7 @@ impl Events {
         tasks.spawn("events: follow resources", async move {
             stop.run_until_cancelled(following).await;
         });
-        let (health, meters) = (EventHealth::new(mesh.health().clone()), mesh.metrics().events());
+        let meters = mesh.metrics().events();
         let data = data.to_owned();
         let (opened, queue) = watch::channel(None);
         let custom = CustomEvents::new(queue, registry.clone(), meters.clone());

@@ -1,14 +1,16 @@
 //! Concurrency limit of one function: so many calls run, so many wait, more are refused at once.
 
+use std::sync::Arc;
+
 use query::function::Function;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::Error;
 
 /// The concurrency limit of a function on this node.
 #[derive(Debug)]
 pub struct Limiter {
-    running: Semaphore,
+    running: Arc<Semaphore>,
     waiting: Semaphore,
     /// Permits of both, for messages.
     limits: (u32, u32),
@@ -19,7 +21,7 @@ impl Limiter {
     pub fn of(function: &Function) -> Self {
         let limits = (function.concurrency(), function.queue());
         let permits = |count: u32| Semaphore::new(count as usize);
-        Self { running: permits(limits.0), waiting: permits(limits.1), limits }
+        Self { running: Arc::new(permits(limits.0)), waiting: permits(limits.1), limits }
     }
 
     /// Waits for its turn, in order of arrival. Errors: too many wait already. Cancel-safe.
@@ -29,6 +31,15 @@ impl Limiter {
         }
         let _waits = self.wait()?;
         Ok(self.running.acquire().await.expect("the semaphore is never closed"))
+    }
+
+    /// As [`Limiter::enter`], for what outlives the call that began it.
+    pub async fn enter_owned(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(running) = self.running.clone().try_acquire_owned() {
+            return Ok(running);
+        }
+        let _waits = self.wait()?;
+        Ok(self.running.clone().acquire_owned().await.expect("the semaphore is never closed"))
     }
 
     /// A place among those that wait. Errors: too many wait already.

@@ -66,7 +66,7 @@ pub fn request(
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     edit(headers, function, &values)?;
-    trace(headers, left);
+    trace(headers, Some(left));
     *request.body_mut() = Some(params.into());
     Ok(request)
 }
@@ -82,7 +82,7 @@ fn method(method: HttpMethod) -> Method {
 }
 
 /// Says who calls.
-fn identify(headers: &mut HeaderMap, grant: &CallGrant) {
+pub fn identify(headers: &mut HeaderMap, grant: &CallGrant) {
     let secret = |text: String| {
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
@@ -117,9 +117,11 @@ fn edit(headers: &mut HeaderMap, function: &Function, values: &Values) -> Result
     Ok(())
 }
 
-/// Adds the id and the trace of the call, and the time that is left.
-fn trace(headers: &mut HeaderMap, left: Duration) {
-    headers.insert(TIMEOUT, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
+/// Adds the id and the trace of the call, and the time that is left, where there is an end of it.
+pub fn trace(headers: &mut HeaderMap, left: Option<Duration>) {
+    if let Some(left) = left {
+        headers.insert(TIMEOUT, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
+    }
     let Some(call) = Call::current() else { return };
     if let Ok(id) = HeaderValue::from_str(&call.request_id) {
         headers.insert("x-request-id", id);

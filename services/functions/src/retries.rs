@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh::Code;
 use proto::functions::CallResponse;
 use query::function::Function;
 
@@ -47,6 +48,7 @@ fn is_transient(result: &Result<CallResponse, Error>) -> bool {
         // What proxies answer is HTML.
         Err(Error::NotJson(status)) => matches!(status, 502..=504),
         Err(Error::Unreachable { .. } | Error::BrokeOff { .. } | Error::Disconnected) => true,
+        Err(Error::Said { code, .. }) => *code == Code::Unavailable,
         Err(_) => false,
     }
 }
@@ -84,10 +86,12 @@ mod tests {
             Err(Error::TooMany { running: 1, waiting: 1 }),
             Err(Error::Forbidden("mail".to_owned())),
             Err(Error::NoWorker("mail".to_owned())),
+            Err(Error::Said { code: Code::TooMany, text: String::new() }),
         ] {
             assert_eq!(retries(None, true).wait(&result, SECOND, 1.0), None, "{result:?}");
         }
-        for result in [status(502), status(503), status(504), Err(Error::NotJson(503))] {
+        let away = Err(Error::Said { code: Code::Unavailable, text: String::new() });
+        for result in [status(502), status(503), status(504), Err(Error::NotJson(503)), away] {
             assert!(retries(None, true).wait(&result, SECOND, 1.0).is_some(), "{result:?}");
         }
     }

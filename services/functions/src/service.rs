@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use mesh::{
-    Call, Code, Component, ComponentState, Fault, Mesh, Tasks, clock,
-    config::ServiceName,
-    resources::Current,
-    telemetry::{Gauge, Metrics},
+    Code, Component, ComponentState, Fault, Mesh, Tasks, clock, config::ServiceName, resources::Current,
+    telemetry::Gauge,
 };
 use proto::{
     auth::{CallGrant, SignedGrant},
@@ -20,19 +17,22 @@ use proto::{
     link::Messages,
     services::functions::functions_server::Functions,
 };
-use query::function::Function;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
 
 use crate::{
-    Config, Error, answer,
-    breaker::{Admitted, Outcome},
-    client::{Client, SendError},
+    Config, Error,
+    answer_cache::{self, AnswerCache},
+    asked::AskedCall,
+    attempts::{Attempts, CallMeans, admitted, time},
+    batch::ItemBatch,
+    breaker::Outcome,
+    client::{CheckedAddresses, Client},
+    conversions::Conversions,
     events::{CustomEvents, Events},
-    request::request,
-    retries::CallRetries,
-    targets::{FunctionState, Target, Targets},
-    workers::{self, Invocation, Registration, Workers},
+    health::PartHealth,
+    streams,
+    targets::{Surroundings, Targets},
+    workers::{self, Registration, Workers},
 };
 
 /// How long a worker may take to register.
@@ -43,31 +43,38 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Service {
     targets: Targets,
     verifier: Verifier,
-    /// Why there is none where it could not be made.
-    client: Result<Client, String>,
-    workers: Workers,
-    /// `None` where there is no client either.
+    means: CallMeans,
+    /// `None` where there is no client.
     events: Option<CustomEvents>,
     tasks: Tasks,
-    metrics: Metrics,
+    kept: AnswerCache,
 }
 
 impl Service {
     /// Starts with the services of the resources in force, and follows them.
     pub fn start(mesh: Mesh, config: Config, current: Current, verifier: Verifier, tasks: Tasks) -> Self {
-        let targets = Targets::start(current.clone(), &tasks);
-        let client = Client::new(config.egress);
-        let state = match &client {
-            Ok(_) => ComponentState::Ready,
-            Err(cause) => ComponentState::Failing(format!("no HTTP client: {cause}")),
+        let health = PartHealth::new(mesh.health().clone());
+        let addresses = CheckedAddresses::new(config.egress);
+        let conversions = Conversions::new();
+        let surroundings = Surroundings {
+            addresses: addresses.clone(),
+            conversions: conversions.clone(),
+            health: health.clone(),
+            tasks: tasks.clone(),
         };
-        mesh.health().set(Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS)), state);
-        let events = client
-            .as_ref()
-            .ok()
-            .map(|client| Events::start(mesh.clone(), (config.queue, &config.data), client.clone(), current, &tasks));
+        let client = Client::new(addresses);
+        let component = Component::Service(ServiceName::of(&proto::services::functions::FUNCTIONS));
+        mesh.health().set(component, ComponentState::Ready);
+        if let Err(cause) = &client {
+            health.set("HTTP client", Some(cause.clone()));
+        }
+        let targets = Targets::start(current.clone(), surroundings);
+        let events = client.as_ref().ok().map(|client| {
+            Events::start(mesh.clone(), (config.queue, &config.data), (client.clone(), health), current, &tasks)
+        });
         let workers = Workers::new(mesh.metrics().function_workers());
-        Self { targets, verifier, client, workers, events, tasks, metrics: mesh.metrics().clone() }
+        let means = CallMeans { client, workers, conversions, metrics: mesh.metrics().clone() };
+        Self { targets, verifier, means, events, tasks, kept: AnswerCache::new() }
     }
 
     /// What a grant is for.
@@ -111,11 +118,11 @@ impl Service {
         let capacity = if capacity == 0 { CAPACITY } else { capacity };
         let (project, service) = (grant.project, grant.service);
         let registration = Registration { project, service, functions, capacity };
-        workers::serve(&self.workers, registration, messages, &self.tasks)
+        workers::serve(&self.means.workers, registration, messages, &self.tasks)
     }
 
-    /// Calls the function of a grant, once. Dropped, its request is given up.
-    async fn invoke(&self, message: CallRequest) -> Result<CallResponse, Error> {
+    /// The call that a message asks for.
+    async fn asked(&self, message: CallRequest) -> Result<AskedCall, Error> {
         let CallRequest { grant, params, timeout_ms, answer_bytes } = message;
         let grant = self.granted(grant)?;
         let target = self.targets.find(&grant.project, &grant.service, &grant.function)?;
@@ -126,118 +133,93 @@ impl Service {
         if params.len() as u64 > limit {
             return Err(Error::LargeParameters { bytes: params.len(), limit });
         }
+        state.schemas.check_input(&params, &self.means.conversions).await?;
         let time = time(function.timeout(), timeout_ms);
-        let deadline = Instant::now() + time;
         let answer_bytes = Some(answer_bytes)
             .filter(|bytes| *bytes > 0)
             .map_or(function.answer_bytes(), |bytes| bytes.min(function.answer_bytes()));
-        let admitted = admitted(&target, state, &grant)?;
-        let outcome = Outcome::Unknown;
-        let mut attempts =
-            Attempts { service: self, target: &target, function, state, grant: &grant, params, answer_bytes, outcome };
-        let answered = tokio::time::timeout_at(deadline.into(), attempts.run(deadline)).await;
-        let answered = answered.unwrap_or(Err(Error::Deadline(time)));
-        if admitted.is_some_and(|admitted| admitted.ended(attempts.outcome, Instant::now())) {
-            let CallGrant { service, function, .. } = &grant;
-            warn!(service, function, "function is not called for a while: its server cannot be reached");
-            self.metrics.function_circuits_opened().inc();
+        Ok(AskedCall { grant, target, params, time, answer_bytes })
+    }
+
+    async fn called(&self, message: CallRequest) -> Result<CallResponse, Error> {
+        let asked = self.asked(message).await?;
+        Box::pin(self.answer(asked)).await
+    }
+
+    /// The answer of the function of a grant. Dropped, its request is given up.
+    async fn answer(&self, mut asked: AskedCall) -> Result<CallResponse, Error> {
+        let (function, _) = asked.function()?;
+        let kept = function.cache.as_ref().map(|settings| {
+            let key = answer_cache::key(settings, asked.target.number, &asked.grant, &asked.params)?;
+            Ok::<_, Error>((key, settings.ttl()))
+        });
+        let kept = kept.transpose()?;
+        if let Some(answer) = kept.as_ref().and_then(|(key, _)| self.kept.answer(key, Instant::now())) {
+            let limit = asked.answer_bytes;
+            return if answer.body.len() as u64 > limit { Err(Error::LargeAnswer(limit)) } else { Ok(answer) };
         }
+        let batch = self.batch(&asked).await?;
+        if let Some(batch) = &batch {
+            if let Some(answer) = batch.answered() {
+                return Ok(answer);
+            }
+            asked.params = batch.params.clone();
+        }
+        let answer = Box::pin(self.invoke(&asked)).await?;
+        let (_, state) = asked.function()?;
+        let conversions = &self.means.conversions;
+        state.schemas.check_output((answer.status, &answer.body), conversions).await?;
+        let (bytes, limit) = (answer.body.len(), asked.answer_bytes);
+        let answer = match batch {
+            Some(batch) => conversions.run(bytes, move || batch.answer(answer, limit)).await?,
+            None => answer,
+        };
+        if let Some((key, ttl)) = kept {
+            self.kept.keep(key, &answer, (Instant::now(), ttl));
+        }
+        Ok(answer)
+    }
+
+    /// The items of a call of a function that takes lists. Errors: the rule was asked of something else.
+    async fn batch(&self, asked: &AskedCall) -> Result<Option<ItemBatch>, Error> {
+        let (function, _) = asked.function()?;
+        let (CallGrant { is_list, of_operator, .. }, params) = (&asked.grant, asked.params.clone());
+        let batch = match function.batch {
+            true => Some(self.means.conversions.run(params.len(), move || ItemBatch::of(&params)).await?),
+            false => None,
+        };
+        let is_taken_as_list = batch.as_ref().is_some_and(|batch| !batch.is_single);
+        match *of_operator || *is_list == is_taken_as_list {
+            true => Ok(batch),
+            false => Err(Error::Edited),
+        }
+    }
+
+    /// Calls the function of a grant, once.
+    async fn invoke(&self, asked: &AskedCall) -> Result<CallResponse, Error> {
+        let (function, state) = asked.function()?;
+        let AskedCall { grant, target, params, time, answer_bytes } = asked;
+        let deadline = Instant::now() + *time;
+        let admitted = admitted(target, state, grant)?;
+        let (params, answer_bytes, outcome) = (params.clone(), *answer_bytes, Outcome::Unknown);
+        let mut attempts =
+            Attempts { means: &self.means, target, function, state, grant, params, answer_bytes, outcome };
+        let answered = tokio::time::timeout_at(deadline.into(), attempts.run(deadline)).await;
+        let answered = answered.unwrap_or(Err(Error::Deadline(*time)));
+        self.means.ended(admitted, attempts.outcome, grant);
         answered
     }
-}
 
-/// Leave of the circuit breaker; `None` where there is none, because each worker is an instance of its own.
-fn admitted<'s>(target: &Target, state: &'s FunctionState, grant: &CallGrant) -> Result<Option<Admitted<'s>>, Error> {
-    if target.spec.http.is_none() {
-        return Ok(None);
-    }
-    let open = |left: Duration| Error::CircuitOpen {
-        service: grant.service.clone(),
-        function: grant.function.clone(),
-        // Up to the next one: never none, and never too soon.
-        left: Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1)),
-    };
-    state.breaker.admit(Instant::now()).map(Some).map_err(open)
-}
-
-/// What the result of an attempt says of the server. One that is reached may break off or hang for what its caller sent, and
-/// no caller must take a function away from others.
-fn outcome(result: &Result<CallResponse, Error>) -> Outcome {
-    match result {
-        Err(Error::Unreachable { .. }) => Outcome::Failed,
-        Ok(_) | Err(Error::NotJson(_) | Error::Redirect(_) | Error::WrongStatus(_) | Error::LargeAnswer(_)) => {
-            Outcome::Healthy
+    /// The answers of the function of a grant. Dropped, its request is given up.
+    async fn open(&self, message: CallRequest) -> Result<Messages<CallResponse>, Error> {
+        let asked = self.asked(message).await?;
+        if asked.target.remote().is_some() {
+            let answers = Box::pin(streams::open(&self.means, asked)).await?;
+            return Ok(answers.map(|message| message.map_err(Status::from)).boxed());
         }
-        Err(_) => Outcome::Unknown,
-    }
-}
-
-/// The attempts of one call.
-struct Attempts<'c> {
-    service: &'c Service,
-    target: &'c Target,
-    function: &'c Function,
-    state: &'c FunctionState,
-    grant: &'c CallGrant,
-    params: Bytes,
-    answer_bytes: u64,
-    /// Of the last attempt that has ended.
-    outcome: Outcome,
-}
-
-impl Attempts<'_> {
-    /// The first answer, or the last failure.
-    async fn run(&mut self, deadline: Instant) -> Result<CallResponse, Error> {
-        let mut retries = CallRetries::of(self.function);
-        // Room for a call of a server is kept between attempts; a worker is looked for anew.
-        let _running = match &self.target.spec.http {
-            Some(_) => Some(self.state.limiter.enter().await?),
-            None => None,
-        };
-        loop {
-            let result = self.attempt(deadline).await;
-            self.outcome = outcome(&result);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Some(wait) = retries.wait(&result, left, rand::random()) else { return result };
-            self.service.metrics.function_retries().inc();
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    async fn attempt(&self, deadline: Instant) -> Result<CallResponse, Error> {
-        let Self { service, grant, function, .. } = self;
-        let params = self.params.clone();
-        let Some(server) = &self.target.spec.http else {
-            let called = (&*grant.project, &*grant.service);
-            let invocation =
-                Invocation { function: grant.function.clone(), params, claims: grant.claims.clone(), deadline };
-            let answer = service.workers.call(called, (function, &self.state.limiter), invocation).await?;
-            return match answer.body.len() as u64 > self.answer_bytes {
-                true => Err(Error::LargeAnswer(self.answer_bytes)),
-                false => Ok(answer),
-            };
-        };
-        let client = service.client.as_ref().map_err(|cause| Error::NoClient(cause.clone()))?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let request = request(server, function, grant, (params, left))?;
-        let response = client.send(request).await.map_err(|error| failed(error, &grant.service))?;
-        answer::read(response, &grant.service, self.answer_bytes).await
-    }
-}
-
-/// The time of a call: that of its function, which the caller and the request it belongs to only shorten.
-fn time(own: Duration, asked_ms: u64) -> Duration {
-    let asked = Some(asked_ms).filter(|asked| *asked > 0).map(Duration::from_millis);
-    let left = Call::current().and_then(|call| call.time_left());
-    [asked, left].into_iter().flatten().fold(own, Duration::min)
-}
-
-fn failed(error: SendError, service: &str) -> Error {
-    let service = service.to_owned();
-    match error {
-        SendError::Forbidden => Error::Forbidden(service),
-        SendError::Unreachable(cause) => Error::Unreachable { service, cause },
-        SendError::BrokeOff(cause) => Error::BrokeOff { service, cause },
+        // One answer is a stream of one.
+        let answer = Box::pin(self.answer(asked)).await?;
+        Ok(stream::iter([Ok(answer)]).boxed())
     }
 }
 
@@ -269,14 +251,30 @@ fn class(status: u32) -> &'static str {
 #[tonic::async_trait]
 impl Functions for Service {
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
-        let _counted = Counted::begin(self.metrics.function_calls());
-        let answer = Box::pin(self.invoke(request.into_inner())).await?;
-        self.metrics.function_answers(class(answer.status)).inc();
+        let _counted = Counted::begin(self.means.metrics.function_calls());
+        let answer = Box::pin(self.called(request.into_inner())).await?;
+        self.means.metrics.function_answers(class(answer.status)).inc();
         Ok(Response::new(answer))
     }
 
     async fn queue(&self, request: Request<QueueRequest>) -> Result<Response<QueueResponse>, Status> {
         Ok(Response::new(Box::pin(self.enqueue(request.into_inner())).await?))
+    }
+
+    type StreamStream = Messages<CallResponse>;
+
+    async fn stream(&self, request: Request<CallRequest>) -> Result<Response<Messages<CallResponse>>, Status> {
+        let counted = Counted::begin(self.means.metrics.function_calls());
+        let answers = Box::pin(self.open(request.into_inner())).await?;
+        let metrics = self.means.metrics.clone();
+        let answers = answers.inspect(move |answer| {
+            // Until the stream is dropped.
+            let _counted = &counted;
+            if let Ok(answer) = answer {
+                metrics.function_answers(class(answer.status)).inc();
+            }
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     type WorkStream = Messages<WorkResponse>;

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use mesh::telemetry::Gauge;
@@ -173,7 +174,8 @@ impl Pool {
         if serving.peek().is_none() {
             return Ok(Entered::Unserved);
         }
-        let free = serving.filter_map(|instance| Some((instance.load(function, concurrency)?, instance)));
+        let now = Instant::now();
+        let free = serving.filter_map(|instance| Some((instance.load(function, concurrency, now)?, instance)));
         let least = free.min_by_key(|(load, _)| *load).map(|(_, instance)| instance.clone());
         if let Some(instance) = least
             && instance.begin(function, concurrency)
@@ -253,8 +255,9 @@ struct Slot {
 impl Slot {
     async fn run(self, invocation: Invocation, id: String) -> WorkerResult {
         let (answer, answered) = oneshot::channel();
+        let deadline = invocation.deadline;
         self.instance.invoke(id.clone(), invocation, answer)?;
-        let _running = RunningCall { slot: self, id };
+        let _running = RunningCall { slot: self, id, deadline };
         answered.await.unwrap_or_else(|_| Err(Error::Disconnected))
     }
 }
@@ -270,11 +273,13 @@ impl Drop for Slot {
 struct RunningCall {
     slot: Slot,
     id: String,
+    deadline: Instant,
 }
 
 impl Drop for RunningCall {
     fn drop(&mut self) {
-        self.slot.instance.give_up(&self.id);
+        let now = Instant::now();
+        self.slot.instance.give_up(&self.id, now >= self.deadline, now);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The resource folder: documents of `kind`, `meta` and `spec`, watched and swapped as a whole.
 
 mod folder;
+mod named_files;
 mod read_file;
 mod reference;
 mod schema;
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use query::resources::Resource;
 use schemars::SchemaGenerator;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,7 @@ use crate::{
     yaml::{self, Position, Positions, below},
 };
 
+use self::named_files::NamedFiles;
 pub use schema::{PartSchemas, json_schema, schema_typed};
 pub use watch::watch;
 
@@ -49,6 +52,7 @@ pub struct Document {
     pub folder: PathBuf,
     file: Arc<str>,
     positions: Positions,
+    files: NamedFiles,
     /// `None` where it has faults, and until its kind has parsed it.
     parsed: Option<Parsed>,
 }
@@ -56,9 +60,9 @@ pub struct Document {
 impl PartialEq for Document {
     /// The typed value is left out: it follows from the rest.
     fn eq(&self, other: &Self) -> bool {
-        let Self { kind, meta, spec, folder, file, positions, parsed: _ } = self;
+        let Self { kind, meta, spec, folder, file, positions, files, parsed: _ } = self;
         let same_source = (file, folder, positions) == (&other.file, &other.folder, &other.positions);
-        same_source && (kind, meta, spec) == (&other.kind, &other.meta, &other.spec)
+        same_source && *files == other.files && (kind, meta, spec) == (&other.kind, &other.meta, &other.spec)
     }
 }
 
@@ -170,6 +174,12 @@ impl Document {
         if faults.is_empty() { Ok(entries) } else { Err(faults) }
     }
 
+    /// The content of a file that the document names, a regular one of at most 16 MiB: an edit of the file is one of the document.
+    /// Its path is relative to the folder of the document. Errors: for people.
+    pub fn file(&self, path: &str) -> Result<Bytes, String> {
+        self.files.content(&self.folder, path)
+    }
+
     /// The text that `meta` has under `key`, whether the document could be parsed or not.
     pub fn name(&self, key: &str) -> Option<&str> {
         self.meta.get(key).and_then(Value::as_str)
@@ -264,7 +274,8 @@ impl<'a> Loader<'a> {
             Some(other) => return expected("spec", "mapping", &other),
         };
         let (folder, file) = (folder.to_owned(), file.clone());
-        Ok((kind, Document { kind: kind.name, meta, spec, folder, file, positions, parsed: None }))
+        let files = NamedFiles::default();
+        Ok((kind, Document { kind: kind.name, meta, spec, folder, file, positions, files, parsed: None }))
     }
 
     /// Resolves the references of `document` and parses it. It stays among the documents where that fails, so that
@@ -285,6 +296,7 @@ impl<'a> Loader<'a> {
             Ok(_) => {}
             Err(faults) => self.faults.extend(faults.into_iter().filter(|fault| !unresolved.contains(&fault.path))),
         }
+        self.sources.files.extend(document.files.paths(&document.folder));
         self.documents.push(document);
     }
 

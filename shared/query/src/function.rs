@@ -2,6 +2,8 @@
 //!
 //! What a request puts into an address or a header is said by templates, which are parsed when a document is loaded.
 
+mod cache;
+mod grpc;
 mod template;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,6 +15,8 @@ use crate::{
     resources::{ByteSize, Resource},
 };
 
+pub use cache::{CacheSettings, ValuePath};
+pub use grpc::{GrpcServer, GrpcServiceName, GrpcUrl};
 pub use template::{HeaderSource, PathTemplate};
 
 /// The longest that a function may take.
@@ -48,9 +52,12 @@ pub struct ServiceMeta {
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The HTTP server that its functions are paths of. Either this or `worker`.
+    /// The HTTP server that its functions are paths of. One of this, `grpc` and `worker`.
     #[serde(default)]
     pub http: Option<HttpServer>,
+    /// The gRPC server that its functions are methods of.
+    #[serde(default)]
+    pub grpc: Option<GrpcServer>,
     /// Workers that dial in.
     #[serde(default)]
     pub worker: Option<WorkerPool>,
@@ -111,6 +118,14 @@ pub struct Function {
     pub max_answer: Option<ByteSize>,
     /// Whether it gets the caller's own token, in the place of one that is made for its service.
     pub forward: bool,
+    /// JSON Schema of its parameters, of draft 2020-12 and without references to other documents.
+    pub input: Option<serde_json::Value>,
+    /// JSON Schema of its answer.
+    pub output: Option<serde_json::Value>,
+    /// Whether it takes a list of parameters, and answers with a list of as many answers in the same order.
+    pub batch: bool,
+    /// Whether answers are kept, and for how long; only with `idempotent`, and over HTTP.
+    pub cache: Option<CacheSettings>,
     /// Its path below the URL of the service, in which `{args.x}` and `{auth.x}` stand for values; absent: its name.
     pub path: Option<PathTemplate>,
     /// The method of its requests.
@@ -166,8 +181,9 @@ impl Function {
             _ => None,
         };
         let retries = retries.map(|message| ("retries", message));
+        let cache = (self.cache.is_some() && !self.idempotent).then(|| ("cache", "needs idempotent: true".to_owned()));
         let sizes = [size("maxRequest", self.max_request), size("maxAnswer", self.max_answer)];
-        too_many.into_iter().chain(too_long).chain(retries).chain(sizes.into_iter().flatten()).collect()
+        too_many.into_iter().chain(too_long).chain(retries).chain(cache).chain(sizes.into_iter().flatten()).collect()
     }
 }
 
@@ -416,6 +432,7 @@ mod tests {
         assert_eq!(of(json!({"concurrency": 100_000, "queue": 100_000, "maxRequest": 1, "maxAnswer": "8MiB"})), vec![]);
         // A queue of which nothing is said is no fault of its own.
         assert_eq!(of(json!({"concurrency": 30_000})), vec![]);
+        assert_eq!(of(json!({"cache": {"ttl": "1s"}}))[0].0, "cache");
         assert_eq!(of(json!({"concurrency": 0}))[0].0, "concurrency");
         assert_eq!(of(json!({"queue": 100_001}))[0].0, "queue");
         assert_eq!(of(json!({"maxAnswer": "9MiB", "maxRequest": 0})).len(), 2);

@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod callgrind;
+mod calls;
 mod grpc;
 mod instructions;
 mod live;
@@ -44,6 +45,11 @@ enum Command {
         /// Port on loopback.
         port: u16,
     },
+    /// Serves the gRPC server of a user; the comparison starts it itself.
+    Echo {
+        /// Port on loopback.
+        port: u16,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Run(options) => runtime.block_on(run::run(options)),
         Command::Instructions(options) => runtime.block_on(instructions::run(options)),
         Command::Matching(options) => matching::run(&options),
+        Command::Echo { port } => runtime.block_on(calls::serve(port)),
         Command::Serve { by, database, port } => runtime.block_on(by_hand::serve(by, &database, port)),
     }
 }

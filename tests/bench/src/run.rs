@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    calls,
     live::{self, Database, Lab},
     load::{self, Requests, Round},
     matching,
@@ -64,6 +65,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             report::print(&format!("{name}: {about} (PostgreSQL)"), &bench.on_postgres(scenario).await?);
             report::print(&format!("{name}: {about} (SQLite)"), &bench.on_sqlite(scenario).await?);
         }
+    }
+    if "calls".contains(&bench.options.inputs.only) {
+        let Options { inputs, rounds, seconds, .. } = &bench.options;
+        calls::run(inputs, &bench.home.join("calls"), (*rounds, *seconds)).await?;
     }
     if "matching".contains(&bench.options.inputs.only) {
         println!();

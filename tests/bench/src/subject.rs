@@ -83,6 +83,23 @@ impl Server {
         Self { port, processes: vec![serve(launch.command(perigee), &config, &[])?] }.answering()
     }
 
+    /// The gRPC server of a user.
+    pub fn echo() -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["echo", &port.to_string()]);
+        Self { port, processes: vec![command.spawn()?] }.answering()
+    }
+
+    /// Perigee with functions, which may be on this machine.
+    pub fn calling(perigee: &Path, home: &Path) -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let config = home.join("calling.yaml");
+        let services = "gateway, auth-rules, crud, realtime, storage, functions";
+        fs::write(&config, node(home, services, port, free_port()?, "egress: { allow: [\"127.0.0.0/8\"] }\n"))?;
+        Self { port, processes: vec![serve(Command::new(perigee), &config, &[])?] }.answering()
+    }
+
     /// Perigee with each service in a process of its own.
     pub fn split(perigee: &Path, home: &Path) -> anyhow::Result<Self> {
         let (port, auth, crud, realtime) = (free_port()?, free_port()?, free_port()?, free_port()?);

@@ -146,7 +146,7 @@ async fn rules_and_schemas_decide_what_is_queued(shape: Shape) -> anyhow::Result
             json!({ "by": "staff", "lines": [{}] }),
             400,
             json!("BAD_REQUEST"),
-            "invalid payload of event order: it does not fit the schema of its type",
+            "invalid payload of event order: /lines/0: \"n\" is a required property",
         ),
     ] {
         let (found, body) = client.post("eventing/queue", &json!({ "type": "order", "payload": payload })).await?;

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use tests::{
     client::Client,
     document::{Document, start_python},
+    grpc_server::{GrpcServer, Reflection},
     mesh::ready,
     process::{Process, free_address},
 };
@@ -42,6 +43,39 @@ async fn a_gateway_without_the_service_tells_so() -> anyhow::Result<()> {
     ready(&client).await?;
     let (status, told) = client.post("services/mail/send", &serde_json::json!({})).await?;
     ensure!(status == 503 && told["code"] == "UNAVAILABLE", "{status} {told} {}", node.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_section_on_grpc_servers_tells_what_happens() -> anyhow::Result<()> {
+    let section = Document::open("functions.md")?.section("gRPC servers")?;
+    let folder = tempfile::tempdir()?;
+    let server = GrpcServer::start(Reflection::V1).await?;
+    std::fs::create_dir_all(folder.path().join("resources"))?;
+    let resources = section.block("yaml")?.replace("http://localhost:9000", &server.url());
+    std::fs::write(folder.path().join("resources/shop.yaml"), resources.replace("mail.v1.Mail", "test.mail.v1.Mail"))?;
+    let address = free_address()?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "shop")).await?;
+    let shown = section.run_commands(address, |printed| printed).await?;
+    ensure!(shown == 4, "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_section_on_lists_tells_what_happens() -> anyhow::Result<()> {
+    let section = Document::open("functions.md")?.section("Lists of parameters")?;
+    let folder = tempfile::tempdir()?;
+    let (address, target) = (free_address()?, free_address()?);
+    let code = section.block("python")?.replace("8000", &target.port().to_string());
+    let _server = start_python(folder.path(), &code).await?;
+    std::fs::create_dir_all(folder.path().join("resources"))?;
+    let resources = section.block("yaml")?.replace("localhost:8000", &target.to_string());
+    std::fs::write(folder.path().join("resources/shop.yaml"), resources)?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "shop")).await?;
+    let shown = section.run_commands(address, |printed| printed).await?;
+    ensure!(shown == 3, "{shown}");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::{
     graphql::{
         Media, Responder, Transport,
         changes::ChangeAnswers,
+        function_stream::FunctionStream,
         names::Names,
         plan::{Kind, Plan},
         request::Request,
@@ -132,6 +133,9 @@ impl Operations {
 
     /// Sends what a subscription tells.
     async fn follow(self, id: &str, names: &Names, plan: Arc<Plan>) {
+        if !plan.calls.is_empty() {
+            return Box::pin(self.listen(id, names, plan)).await;
+        }
         match plan.watched() {
             Some(rows) => Box::pin(self.watch(id, names, plan, rows)).await,
             None => Box::pin(self.live(id, names, plan)).await,
@@ -195,6 +199,36 @@ impl Operations {
             let delivery = self.deliver(id, slot, text, &caller.call).await;
             if delivery.is_refused {
                 // The client goes on after the last position that it has.
+                return delivery.written.done().await;
+            }
+        }
+    }
+
+    /// Sends the answers of a function, until it has no more.
+    async fn listen(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
+        let caller = self.caller();
+        let (request_id, token) = (self.request_id.clone(), self.token.clone());
+        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let begun = FunctionStream::begin(&self.service, (&caller, subscriber), &names.project, &plan);
+        let mut answers = match Box::pin(begun).await {
+            Ok(answers) => answers,
+            Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+        };
+        loop {
+            let result = match answers.next(&plan).await {
+                Ok(Some(result)) => result,
+                Ok(None) => return self.end(id, ServerMessage::Complete { id }, &caller.call).await,
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+            };
+            let slot = match self.outgoing.slot_for(result.len()).await {
+                Ok(Some(slot)) => slot,
+                Ok(None) => return,
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
+            };
+            let text = self.text(ServerMessage::Next { id, result: &result });
+            drop(result);
+            let delivery = self.deliver(id, slot, text, &caller.call).await;
+            if delivery.is_refused {
                 return delivery.written.done().await;
             }
         }

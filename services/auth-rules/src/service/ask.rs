@@ -96,7 +96,7 @@ impl Service {
         let policies = self.policies.load();
         let project = policies.project(id)?;
         let mut caller = Caller::new(project, id, token, SystemTime::now(), None);
-        caller.call_grant((&asked.service, &asked.function), false)
+        caller.operator_grant((&asked.service, &asked.function))
     }
 }
 

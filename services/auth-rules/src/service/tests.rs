@@ -564,6 +564,7 @@ async fn a_call_from_another_process_is_answered_as_one_from_this() {
             function: "send".to_owned(),
             params: "{}".into(),
             of_operator: false,
+            is_list: false,
         };
         let called = AuthRules::authorize_call(&served, Request::new(request)).await;
         assert_eq!(called.is_ok_and(|called| called.into_inner().grant.is_some()), is_granted);

@@ -22,7 +22,6 @@ use super::{
     endpoint::Endpoint,
     fate::fate,
     followup,
-    health::EventHealth,
     queue::{
         Queue, QueueError, TriggerKey,
         delivery::{EndedAttempt, Fate, Lease, LeaseRequest, Leased},
@@ -30,6 +29,7 @@ use super::{
     },
     registry::{Registry, Triggers},
 };
+use crate::health::PartHealth;
 /// How long a lease goes on after the time of its attempt, and within which of it the attempt begins or does not.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub struct Dispatcher {
     queue: Queue,
     registry: Registry,
     carrier: Carrier,
-    health: EventHealth,
+    health: PartHealth,
     meters: EventMeters,
     endpoints: HashMap<TriggerKey, Endpoint>,
     /// Tasks of their own: the time of an attempt passes while the queue is waited for.
@@ -81,7 +81,7 @@ struct Delivery {
 
 impl Dispatcher {
     /// A dispatcher that has delivered nothing yet.
-    pub fn new(queue: Queue, registry: Registry, carrier: Carrier, health: EventHealth, meters: EventMeters) -> Self {
+    pub fn new(queue: Queue, registry: Registry, carrier: Carrier, health: PartHealth, meters: EventMeters) -> Self {
         Self {
             queue,
             registry,

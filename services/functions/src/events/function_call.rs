@@ -35,6 +35,7 @@ async fn call(mesh: &Mesh, to: &FunctionTarget, message: Message, time: Duration
         function: to.function.clone(),
         params: Bytes::new(),
         of_operator: true,
+        is_list: false,
     };
     let grant = mesh.auth_rules().authorize_call(&call, asked).await?.grant;
     let timeout_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    health::EventHealth,
     plan::{self, ChangePlace, TablePlan},
     queue::{FollowedTable, NewEvent, Queue, QueueError, TakenPosition},
     registry::Registry,
 };
+use crate::health::PartHealth;
 
 /// Messages of the log that are made durable together, at most.
 const BATCH_MESSAGES: usize = 256;
@@ -44,7 +44,7 @@ pub struct Intake {
     /// The table.
     pub table: FollowedTable,
     /// Where it is told that the table cannot be followed.
-    pub health: EventHealth,
+    pub health: PartHealth,
     /// What is counted.
     pub meters: EventMeters,
     /// Whether another node follows the table.

@@ -9,7 +9,7 @@ use mesh::bus::{
 };
 use tokio::time::Instant;
 
-use super::health::EventHealth;
+use crate::health::PartHealth;
 
 /// This, as `/ready` names it.
 const PART: &str = "events of other nodes";
@@ -17,7 +17,7 @@ const PART: &str = "events of other nodes";
 const TELL_TIME: Duration = NOTICE_TIME.saturating_add(NOTICE_INTERVAL);
 
 /// Tells others that this node has a queue, and finds out who else has one, for ever.
-pub async fn watch(nats: Nats, health: EventHealth) {
+pub async fn watch(nats: Nats, health: PartHealth) {
     let election = nats.election_of_events();
     tokio::join!(notice(&election), listen(&election, nats.node(), &health));
 }
@@ -31,7 +31,7 @@ async fn notice(election: &Election) {
     }
 }
 
-async fn listen(election: &Election, own: &str, health: &EventHealth) {
+async fn listen(election: &Election, own: &str, health: &PartHealth) {
     loop {
         match Box::pin(election.notices()).await {
             Ok(mut notices) => {

@@ -15,11 +15,11 @@ use query::{
 use super::{
     cloud_event::RowEvent,
     followup::BUDGET,
-    health::EventHealth,
     queue::{FollowedTable, NewEvent, TakenPosition, TriggerKey},
     registry::Triggers,
     row::RowImage,
 };
+use crate::health::PartHealth;
 
 /// Guard of conditions: documents of operators are small.
 const CONDITION: Guard = Guard::new(64, 100_000);
@@ -61,7 +61,7 @@ impl TablePlan {
         mesh: &Mesh,
         table: &FollowedTable,
         triggers: Arc<Triggers>,
-        health: &EventHealth,
+        health: &PartHealth,
     ) -> Result<Self, Fault> {
         let schema = schema(mesh, table).await?;
         let found = schema.table(&table.table)?;

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::{
     cloud_event,
     followup::BUDGET,
-    health::EventHealth,
     queue::{
         NewEvent, Queue, QueueError, TriggerKey,
         observer::Observer,
@@ -21,6 +20,7 @@ use super::{
     registry::{Registry, Triggers},
     timetable::Timetable,
 };
+use crate::health::PartHealth;
 
 /// How often it is looked whether a trigger is due, at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Scheduler {
     }
 
     /// Makes events for ever.
-    pub async fn run(mut self, health: EventHealth, meters: EventMeters) {
+    pub async fn run(mut self, health: PartHealth, meters: EventMeters) {
         loop {
             let now_ms = self.queue.now_ms();
             let wait = match self.fire(now_ms).await {

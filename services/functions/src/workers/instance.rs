@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -11,7 +11,11 @@ use proto::functions::{self as wire, WorkResponse, work_response::Message};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::WorkerResult;
-use crate::Error;
+use crate::{Error, breaker::FAILURES};
+
+/// How long a worker that does not answer is avoided, which doubles with each further call that it lets pass.
+const AVOID_FIRST: Duration = Duration::from_secs(1);
+const AVOID_LONGEST: Duration = Duration::from_secs(30);
 
 /// What a worker registers.
 #[derive(Debug, Clone)]
@@ -59,6 +63,10 @@ struct InstanceState {
     /// Who waits for which call.
     waiting: HashMap<String, oneshot::Sender<WorkerResult>>,
     is_draining: bool,
+    /// Calls that it let pass without an answer, one after the other.
+    unanswered: u32,
+    /// Until when others are asked first, and for how long that was.
+    avoided: Option<(Instant, Duration)>,
     /// It takes no messages, or is gone.
     is_broken: bool,
 }
@@ -97,12 +105,13 @@ impl Instance {
         self.registration.has(function) && self.state().takes_calls()
     }
 
-    /// Calls that it runs; `None` where it has no room for one more of the function.
-    pub fn load(&self, function: &str, concurrency: u32) -> Option<u32> {
+    /// Whether others are asked first, and calls that it runs; `None` where it has no room for one more of the function.
+    pub fn load(&self, function: &str, concurrency: u32, now: Instant) -> Option<(bool, u32)> {
         let state = self.state();
         let load = state.load();
         let own = state.running.get(function).copied().unwrap_or(0);
-        (load < self.registration.capacity && own < concurrency).then_some(load)
+        let is_avoided = state.avoided.is_some_and(|(until, _)| now < until);
+        (load < self.registration.capacity && own < concurrency).then_some((is_avoided, load))
     }
 
     /// Whether it has room for a call of some function.
@@ -172,15 +181,29 @@ impl Instance {
     /// The result of a call, from the worker. One that is of no call is ignored: nobody waits for it any more, or it is
     /// another worker's.
     pub fn answered(&self, id: &str, result: WorkerResult) {
-        if let Some(answer) = self.state().waiting.remove(id) {
+        let mut state = self.state();
+        if let Some(answer) = state.waiting.remove(id) {
+            (state.unanswered, state.avoided) = (0, None);
             // Whoever waited may have left.
             let _ = answer.send(result);
         }
     }
 
-    /// Nobody waits for the call any more.
-    pub fn give_up(&self, id: &str) {
-        let was_waiting = self.state().waiting.remove(id).is_some();
+    /// Nobody waits for the call any more; `is_late` where its time is over. One that lets calls pass, with no answer between
+    /// them, is called only where no other worker has room: who sent them must not take the function away from all.
+    pub fn give_up(&self, id: &str, is_late: bool, now: Instant) {
+        let was_waiting = {
+            let mut state = self.state();
+            let was_waiting = state.waiting.remove(id).is_some();
+            if was_waiting && is_late {
+                state.unanswered = state.unanswered.saturating_add(1);
+                if state.unanswered >= FAILURES {
+                    let time = state.avoided.map_or(AVOID_FIRST, |(_, time)| (time * 2).min(AVOID_LONGEST));
+                    state.avoided = Some((now + time, time));
+                }
+            }
+            was_waiting
+        };
         if was_waiting {
             // One that is gone needs not be told.
             let _ = self.send(Message::Cancel(wire::Cancel { id: id.to_owned() }));

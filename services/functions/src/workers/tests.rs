@@ -139,3 +139,45 @@ async fn a_worker_that_takes_no_messages_is_given_up() {
     assert_eq!(status(call().now_or_never()), Err("service disconnected".to_owned()));
     assert_eq!(status(call().now_or_never()), Err("No service available: service mail has no worker".to_owned()));
 }
+
+#[tokio::test]
+async fn a_worker_that_answers_nothing_is_asked_last() {
+    let workers = Workers::new(Gauge::default());
+    // Its messages find room, though it reads none.
+    let (silent, _queue) = worker(&workers, &[], 100);
+    let now = Instant::now();
+    let pass = |id: &str, is_late: bool| {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        silent.invoke(id.to_owned(), invocation("a"), answer).unwrap();
+        silent.give_up(id, is_late, now);
+    };
+    let is_avoided = |now| silent.load("a", 5, now).unwrap().0;
+    (0..10).for_each(|_| pass("left", false));
+    assert!(!is_avoided(now), "who leaves early says nothing of it");
+    (0..4).for_each(|_| pass("late", true));
+    let (answered, _) = tokio::sync::oneshot::channel();
+    silent.invoke("1".to_owned(), invocation("a"), answered).unwrap();
+    silent.answered("1", answer(200));
+    (0..4).for_each(|_| pass("late", true));
+    assert!(!is_avoided(now), "it has answered meanwhile");
+    pass("late", true);
+    assert!(is_avoided(now) && !is_avoided(now + Duration::from_secs(1)));
+    pass("late", true);
+    assert!(is_avoided(now + Duration::from_secs(1)), "twice the time");
+
+    // Another one is called, though it has more to do; alone it is called still.
+    let (one, limiter) = (function(5, 0), Limiter::of(&function(5, 0)));
+    let call = || workers.call(("shop", "mail"), (&one, &limiter), invocation("a"));
+    let (other, mut queue) = worker(&workers, &[], 10);
+    assert!(other.begin("a", 5));
+    let mut running = pin!(call());
+    assert!(running.as_mut().now_or_never().is_none());
+    let (id, _) = called(&mut queue);
+    other.answered(&id, answer(200));
+    assert_eq!(status(running.as_mut().now_or_never()), Ok(200));
+    workers.remove(&other);
+    let mut alone = pin!(call());
+    assert!(alone.as_mut().now_or_never().is_none());
+    silent.break_off();
+    assert_eq!(status(alone.as_mut().now_or_never()), Err("service disconnected".to_owned()));
+}

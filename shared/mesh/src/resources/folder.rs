@@ -159,15 +159,37 @@ fn unreadable(file: &str, why: &str) -> ResourceFault {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Arc};
 
     use super::{
-        super::{load, tests::PROJECT},
+        super::{Document, Parsed, load, tests::PROJECT},
         *,
     };
 
     fn project(id: &str) -> String {
         format!("kind: project\nmeta: {{ id: {id} }}\n")
+    }
+
+    #[test]
+    fn an_edit_of_a_file_that_a_document_names_is_one_of_the_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let parse = |document: &Document| {
+            let named = document.file("named.bin").map(|content| Arc::new(content) as Parsed);
+            named.map_err(|why| vec![document.fault("spec", why)])
+        };
+        let kinds = [Kind { parse, ..PROJECT }];
+        fs::write(folder.path().join("a.yaml"), project("a")).unwrap();
+        let missing = read(folder.path(), &kinds);
+        assert!(missing.0.is_err() && missing.1.contains(&folder.path().join("named.bin")), "{missing:?}");
+        let told = |content: &[u8]| {
+            fs::write(folder.path().join("named.bin"), content).unwrap();
+            let (snapshot, others) = read(folder.path(), &kinds);
+            assert!(others.contains(&folder.path().join("named.bin")));
+            snapshot.unwrap()
+        };
+        let first = told(b"\xff1");
+        assert_eq!(first, told(b"\xff1"));
+        assert_ne!(first, told(b"\xff2"));
     }
 
     #[test]

@@ -20,13 +20,13 @@ enum VariableRoot {
 
 /// A value of a request: `args.user.id`, `auth.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Variable {
+pub(super) struct Variable {
     root: VariableRoot,
     keys: Vec<String>,
 }
 
 impl Variable {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (root, keys) = match text.split_once('.') {
             Some(("args", keys)) => (VariableRoot::Args, keys),
             Some(("auth", keys)) => (VariableRoot::Auth, keys),
@@ -48,7 +48,7 @@ impl Variable {
     }
 
     /// The value, if the request has one that is not null.
-    fn value<'a>(&self, args: &'a Value, auth: &'a Object) -> Option<&'a Value> {
+    pub(super) fn value<'a>(&self, args: &'a Value, auth: &'a Object) -> Option<&'a Value> {
         let (first, rest) = self.keys.split_first()?;
         let first = match self.root {
             VariableRoot::Args => member(args, first)?,

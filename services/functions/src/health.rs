@@ -1,4 +1,4 @@
-//! What of the events does not work now, as `/ready` tells it.
+//! What of the service does not work now, as `/ready` tells it.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,12 @@ use mesh::{Component, ComponentState, Health, config::ServiceName};
 
 /// What does not work, by name. Clones are the same.
 #[derive(Clone)]
-pub struct EventHealth {
+pub struct PartHealth {
     health: Health,
     wrong: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
-impl EventHealth {
+impl PartHealth {
     /// Nothing is wrong.
     pub fn new(health: Health) -> Self {
         Self { health, wrong: Arc::default() }
