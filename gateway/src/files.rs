@@ -15,6 +15,7 @@ mod operate;
 mod parameters;
 mod project_files;
 mod range;
+mod rate;
 mod s3;
 mod sign;
 mod target;
@@ -42,7 +43,8 @@ pub(crate) use form::{child, make as make_folder};
 pub(crate) use list::{ListQuery, Listed, info as entry_of, page};
 pub(crate) use operate::{CopyKind, Transfer, transfer};
 use parameters::FileParameters;
-pub(crate) use project_files::ProjectFiles;
+pub(crate) use project_files::{ProjectFiles, peer};
+pub(crate) use rate::FileRates;
 pub(crate) use s3::{S3Path, answer as answer_s3};
 pub(crate) use sign::{SignedMethod, signed_address};
 pub(crate) use target::FileTarget;
@@ -110,7 +112,7 @@ async fn respond(
 ) -> Result<Response, Fault> {
     let path = head.uri.path();
     let caller = Caller::of(call.clone(), &head.headers)?;
-    let mut project_files = ProjectFiles::of(service, caller, files.project(path)).await?;
+    let mut project_files = ProjectFiles::of(service, caller, files.project(path), peer(&head.extensions)).await?;
     let parameters = FileParameters::of(&head.uri)?;
     project_files.credential = Credential::of_signature(parameters.signature()?);
     let encoded = files.encoded(path);

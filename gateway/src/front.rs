@@ -288,8 +288,8 @@ impl FrontState {
             ticket.enter().await?;
         }
         // Handlers of the router have it from there.
-        let is_taken = request.method() == Method::GET || rest::is_call(request.uri().path());
-        if let Some(connection) = connection.as_ref().filter(|_| is_taken) {
+        let is_untaken = matches!(target.handler, Some(Handler::Graphql(_) | Handler::Table(_)));
+        if let Some(connection) = connection.as_ref().filter(|_| !is_untaken || request.method() == Method::GET) {
             request.extensions_mut().insert(connection.clone());
         }
         let target = Target { connection: connection.as_ref(), ..target };

@@ -160,9 +160,10 @@ pub fn has_own_time(path: &str) -> bool {
     path.strip_prefix(FILES_PATH).is_some_and(|method| OF_LARGE_FILES.contains(&method))
 }
 
-/// Whether `path` is of a method that counts for the connection of its caller.
+/// Whether `path` is of a method that counts for the connection of its caller, or for their address.
 pub fn is_of_connection(path: &str) -> bool {
-    path == WATCH_PATH || path == WORK_PATH || path == STREAM_PATH
+    let of_files = path.strip_prefix('/').and_then(|path| path.strip_prefix(files_server::SERVICE_NAME));
+    [WATCH_PATH, WORK_PATH, STREAM_PATH].contains(&path) || of_files.is_some_and(|method| method.starts_with('/'))
 }
 
 fn is_method(name: &str) -> bool {

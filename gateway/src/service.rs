@@ -11,6 +11,7 @@ use crate::{
     catalogue::{Catalogue, Project},
     config::Config,
     edge::{Caller, Edge},
+    files::FileRates,
     function_answers::StreamPlaces,
     graphql,
     http::{Admission, SendBudget},
@@ -39,6 +40,7 @@ struct ServiceState {
     large_messages: NodeTurns,
     quotas: Quotas,
     stream_places: StreamPlaces,
+    file_rates: FileRates,
     tasks: Tasks,
 }
 
@@ -58,6 +60,7 @@ impl Service {
         let sockets = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
         let large = (config.live_bytes / config.body_bytes.max(1)).clamp(1, Semaphore::MAX_PERMITS);
         let (large_messages, quotas) = (NodeTurns::new(large), Quotas::new(&config, mesh.metrics()));
+        let file_rates = FileRates::new(mesh.metrics().shed("file_rate"));
         let state = ServiceState {
             mesh,
             config,
@@ -71,6 +74,7 @@ impl Service {
             large_messages,
             quotas,
             stream_places: StreamPlaces::default(),
+            file_rates,
             tasks,
         };
         Self { state: Arc::new(state) }
@@ -129,6 +133,11 @@ impl Service {
     /// The streams of functions of each caller.
     pub(crate) fn stream_places(&self) -> &StreamPlaces {
         &self.state.stream_places
+    }
+
+    /// Rates of requests for files.
+    pub(crate) fn file_rates(&self) -> &FileRates {
+        &self.state.file_rates
     }
 
     /// Counts a stream that takes so many bytes for its caller. Errors: the token is not valid, or the caller has too many.

@@ -6,6 +6,7 @@ mod grpc;
 mod hostile;
 mod images;
 mod large;
+mod quotas;
 mod s3;
 mod tus;
 

@@ -1,17 +1,20 @@
 'use strict';
 // Uploads a file with tus-js-client, through failures of the server, and prints what it learns, a line of JSON each:
-// node tus_upload.js ENDPOINT FILE CHUNK METADATA [TOKEN]
+// node tus_upload.js ENDPOINT FILE CHUNK METADATA [TOKEN] [PARALLEL]
 
 const fs = require('fs');
 const tus = require('tus-js-client');
 
-const [endpoint, file, chunk, metadata, token] = process.argv.slice(2);
+const [endpoint, file, chunk, metadata, token, parallel] = process.argv.slice(2);
 const print = (value) => console.log(JSON.stringify(value));
 
 const upload = new tus.Upload(fs.createReadStream(file), {
   endpoint,
   chunkSize: Number(chunk),
-  uploadSize: fs.statSync(file).size,
+  // Each part is an upload of its own, and the rules want to know its file.
+  ...(parallel
+    ? { parallelUploads: Number(parallel), metadataForPartialUploads: { path: JSON.parse(metadata).path } }
+    : { uploadSize: fs.statSync(file).size }),
   metadata: JSON.parse(metadata),
   headers: token ? { Authorization: `Bearer ${token}` } : {},
   // A server that was killed takes some time to start again.

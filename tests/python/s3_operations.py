@@ -213,8 +213,26 @@ for call in [s3.list_parts, s3.abort_multipart_upload]:
 refused("NoSuchUpload", s3.upload_part, **{**upload, "UploadId": "../../x"}, PartNumber=1, Body=b"x")
 uploads = [s3.create_multipart_upload(Bucket=B, Key="m/many")["UploadId"] for _ in range(64)]
 refused("SlowDown", s3.create_multipart_upload, Bucket=B, Key="m/many")
+listed = s3.list_multipart_uploads(Bucket=B)
+assert not listed["IsTruncated"], listed
+assert sorted(each["UploadId"] for each in listed["Uploads"]) == sorted(uploads), listed
+assert {each["Key"] for each in listed["Uploads"]} == {"m/many"}, listed
+assert "Uploads" not in s3.list_multipart_uploads(Bucket=B, Prefix="n"), "none begins so"
+pages, found = s3.get_paginator("list_multipart_uploads"), []
+for page in pages.paginate(Bucket=B, Prefix="m/", MaxUploads=10):
+    assert len(page["Uploads"]) <= 10, page
+    found += [each["UploadId"] for each in page["Uploads"]]
+assert found == [each["UploadId"] for each in listed["Uploads"]] and len(found) == 64, found
+page = s3.list_multipart_uploads(Bucket=B, MaxUploads=5000)
+assert page["MaxUploads"] == 1000 and len(page["Uploads"]) == 64, page
+after = s3.list_multipart_uploads(Bucket=B, KeyMarker="m/many", UploadIdMarker=found[61])
+assert [each["UploadId"] for each in after["Uploads"]] == found[62:], after
+assert "Uploads" not in s3.list_multipart_uploads(Bucket=B, KeyMarker="m/many"), "none is to a later key"
+refused("InvalidArgument", s3.list_multipart_uploads, Bucket=B, MaxUploads=-1)
+refused("NotImplemented", s3.list_multipart_uploads, Bucket=B, Delimiter="/")
 for upload in uploads:
     s3.abort_multipart_upload(Bucket=B, Key="m/many", UploadId=upload)
+assert "Uploads" not in s3.list_multipart_uploads(Bucket=B), "all have ended"
 
 # Presigned addresses.
 url = s3.generate_presigned_url("get_object", Params={"Bucket": B, "Key": "d/a b+é.txt"}, ExpiresIn=60)

@@ -120,6 +120,26 @@ for query in ["partNumber=1", "uploadId=x", "uploadId=", "partNumber=x"]:
     expect(400, "InvalidArgument", signed("PUT", f"/s3/depot/files/own/ann/c?{query}", b"", headers))
 assert sent(*signed("GET", PATH)) == (200, "kept"), "nothing of these was done"
 
+# Quotas and rates.
+narrow = "/s3/depot/narrow"
+assert sent(*signed("PUT", f"{narrow}/a", b"x" * 600)) == (200, "")
+expect(507, "InsufficientStorage", signed("PUT", f"{narrow}/b", b"x" * 401))
+expect(400, "EntityTooLarge", signed("PUT", f"{narrow}/b", b"x" * 1001))
+expect(507, "InsufficientStorage", signed("PUT", f"{narrow}/b", b"", {"x-amz-copy-source": "narrow/a"}))
+begun = sent(*signed("POST", f"{narrow}/b?uploads"))
+upload = re.search("<UploadId>(.*?)</UploadId>", begun[1]).group(1)
+expect(507, "InsufficientStorage", signed("PUT", f"{narrow}/b?partNumber=1&uploadId={upload}", b"x" * 401))
+assert sent(*signed("PUT", f"{narrow}/b?partNumber=1&uploadId={upload}", b"x" * 400)) == (200, "")
+expect(507, "InsufficientStorage", signed("PUT", f"{narrow}/c", b"x"))
+listed_parts = sent(*signed("GET", f"{narrow}/b?uploadId={upload}"))[1]
+tag = re.search("<ETag>(.*?)</ETag>", listed_parts).group(1)
+parts = f"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{tag}</ETag></Part></CompleteMultipartUpload>"
+assert sent(*signed("POST", f"{narrow}/b?uploadId={upload}", parts.encode()))[0] == 200, "its parts hold the room"
+expect(507, "InsufficientStorage", signed("PUT", f"{narrow}/c", b"x"))
+for key_of, status in [(key, 200), (key, 200), (key, 503)]:
+    assert sent(*signed("PUT", "/s3/depot/slow/a", b"x", by=key_of))[0] == status
+assert sent(*signed("PUT", "/s3/depot/slow/a", b"x", by=user_key))[0] == 200, "each key has its own"
+
 # Presigned addresses.
 assert sent(*signed("GET", PATH, query=60)) == (200, "kept")
 expect(403, "AccessDenied", signed("GET", PATH, query=60, at=datetime.timedelta(seconds=-61)))

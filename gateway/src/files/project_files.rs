@@ -1,8 +1,13 @@
 //! Files of a project, as one caller may use them: what HTTP and gRPC have in common.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
-use mesh::Fault;
+use http::Extensions;
+use mesh::{Fault, listener::Connection};
 use proto::auth::{FileAccess, FileVerdict, SignedGrant, WireFileOperation};
 use query::file::FileOperation;
 
@@ -24,17 +29,27 @@ pub(crate) struct ProjectFiles {
     pub(crate) project: Arc<Project>,
     /// What the caller shows for it.
     pub(super) credential: Credential,
+    /// Where the caller is.
+    pub(super) peer: Option<IpAddr>,
+    /// Buckets in which the request was counted.
+    pub(super) counted: Mutex<Vec<String>>,
+}
+
+/// Where the caller of a request is.
+pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Arc<Connection>>().map(|connection| connection.peer.ip())
 }
 
 impl ProjectFiles {
-    /// The files of the project called `id`. Errors: it is not known.
-    pub(crate) async fn of(service: &Service, caller: Caller, id: &str) -> Result<Self, Fault> {
+    /// The files of the project called `id`, for a caller at `peer`. Errors: it is not known.
+    pub(crate) async fn of(service: &Service, caller: Caller, id: &str, peer: Option<IpAddr>) -> Result<Self, Fault> {
         let project = match service.edge().settings(id) {
             Some(project) => project,
             // For its error.
             None => service.edge().project(&caller, ProjectRef::from(id)).await?,
         };
-        Ok(Self { service: service.clone(), caller, project, credential: Credential::Token })
+        let (service, counted) = (service.clone(), Mutex::default());
+        Ok(Self { service, caller, project, credential: Credential::Token, peer, counted })
     }
 
     /// Runs `work` within the time of a request: only streams of files take longer.
@@ -53,7 +68,12 @@ impl ProjectFiles {
 
     /// Verdicts on accesses: of the signature of the address where there is one, else of the rules.
     pub(super) async fn verdicts(&self, accesses: Vec<FileAccess>, each: bool) -> Result<Vec<FileVerdict>, Fault> {
-        self.service.edge().file_verdicts(&self.caller, &self.project, (accesses, each), &self.credential).await
+        let mut buckets: Vec<String> = accesses.iter().map(|access| access.bucket.clone()).collect();
+        buckets.dedup();
+        let edge = self.service.edge();
+        let verdicts = edge.file_verdicts(&self.caller, &self.project, (accesses, each), &self.credential).await?;
+        self.count_request(&buckets).await?;
+        Ok(verdicts)
     }
 
     /// The verdict on one access, which is allowed. Errors: it is denied.

@@ -1,6 +1,7 @@
 //! Resumable uploads: `/v1/api/{project}/uploads`. Source: TUS 1.0.0, with creation, creation-with-upload, termination,
-//! checksum and expiration.
+//! checksum, expiration and concatenation.
 
+mod concat;
 mod header;
 mod upload;
 
@@ -11,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header as htt
 use mesh::{Call, Code, Fault};
 
 use self::upload::UploadRequest;
-use super::ProjectFiles;
+use super::{ProjectFiles, project_files::peer};
 use crate::{
     Service,
     edge::Caller,
@@ -23,7 +24,7 @@ const UPLOADS: &str = "uploads";
 const ALLOWED: &str = "POST, HEAD, PATCH, DELETE, OPTIONS";
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
 const EXTENSIONS: HeaderValue =
-    HeaderValue::from_static("creation,creation-with-upload,termination,checksum,expiration");
+    HeaderValue::from_static("creation,creation-with-upload,termination,checksum,expiration,concatenation");
 const ALGORITHMS: HeaderValue = HeaderValue::from_static("sha1,sha256");
 const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
 const TUS_VERSION: HeaderName = HeaderName::from_static("tus-version");
@@ -129,7 +130,7 @@ async fn respond(
     check_version(&head.headers)?;
     let path = head.uri.path();
     let caller = Caller::of(call.clone(), &head.headers)?;
-    let files = ProjectFiles::of(service, caller, uploads.project(path)).await?;
+    let files = ProjectFiles::of(service, caller, uploads.project(path), peer(&head.extensions)).await?;
     let request = UploadRequest { files, headers: &head.headers, id: uploads.id(path) };
     let answered = Box::pin(request.respond(method, &mut body)).await;
     if let Err(fault) = &answered {

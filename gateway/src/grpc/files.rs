@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Service, error,
-    files::{self, CopyKind, FileParts, FileTarget, ListQuery, NewFile, ProjectFiles, SignedMethod, Transfer},
+    files::{self, CopyKind, FileParts, FileTarget, ListQuery, NewFile, ProjectFiles, SignedMethod, Transfer, peer},
 };
 
 /// Most entity tags of a condition.
@@ -115,7 +115,7 @@ impl Files {
         project: &str,
     ) -> Result<ProjectFiles, Fault> {
         let (caller, _) = accepted(&self.service, head, message, required("project", project)?)?;
-        ProjectFiles::of(&self.service, caller, project).await
+        ProjectFiles::of(&self.service, caller, project, peer(head.1)).await
     }
 
     async fn write(&self, request: Request<Streaming<api::PutRequest>>) -> Result<api::FileInfo, Fault> {

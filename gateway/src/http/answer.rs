@@ -5,6 +5,8 @@ use http::{HeaderValue, StatusCode, header};
 use mesh::{Call, Code, Fault};
 use serde::Serialize;
 
+use crate::error::RETRY_AFTER;
+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -37,7 +39,8 @@ pub fn fault(fault: &Fault, call: &Call) -> Response {
     let status = StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, fault_json(fault, call));
     if fault.code == Code::TooMany || fault.code == Code::Unavailable {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let told = fault.detail(RETRY_AFTER).and_then(|seconds| HeaderValue::from_str(seconds).ok());
+        response.headers_mut().insert(header::RETRY_AFTER, told.unwrap_or(HeaderValue::from_static("1")));
     }
     if fault.code == Code::Unauthenticated {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

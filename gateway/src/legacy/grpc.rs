@@ -8,6 +8,7 @@ mod stream;
 mod worker;
 
 use std::{
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
@@ -31,6 +32,7 @@ use crate::{
     catalogue::Project,
     edge::Caller,
     error,
+    files::peer,
     grpc::{
         self, MESSAGE_FRAMING,
         accept::{accepted, required},
@@ -46,6 +48,8 @@ const PATH: &str = "/proto.SpaceCloud/";
 const OF_OWN_TIME: [&str; 3] = ["Call", "UploadFile", "DownloadFile"];
 /// Methods whose messages are counted for the connection of the caller.
 const OF_CONNECTION: [&str; 2] = ["RealTime", "Service"];
+/// Methods whose calls may be counted for the address of the caller.
+const OF_FILES: [&str; 5] = ["CreateFolder", "ListFiles", "DeleteFile", "UploadFile", "DownloadFile"];
 
 /// Bytes of a message that begins a live query: a stream may wait for the rest of one for long.
 const LIVE_QUERY_BYTES: usize = 64 * 1024;
@@ -67,6 +71,8 @@ struct AskedCall<M> {
     project: Option<Arc<Project>>,
     meta: api::Meta,
     message: M,
+    /// Where the caller is, of calls that count for it.
+    peer: Option<IpAddr>,
 }
 
 /// Whether `path` is of a method.
@@ -79,9 +85,10 @@ pub fn has_own_time(path: &str) -> bool {
     path.strip_prefix(PATH).is_some_and(|method| OF_OWN_TIME.contains(&method))
 }
 
-/// Whether the call to `path` counts for the connection of its caller.
+/// Whether the call to `path` counts for the connection of its caller, or for their address.
 pub fn is_of_connection(path: &str) -> bool {
-    path.strip_prefix(PATH).is_some_and(|method| OF_CONNECTION.contains(&method))
+    let counts = |method: &str| OF_CONNECTION.contains(&method) || OF_FILES.contains(&method);
+    path.strip_prefix(PATH).is_some_and(counts)
 }
 
 /// The server of the service.
@@ -313,7 +320,8 @@ impl SpaceCloud {
         if !meta.token.is_empty() {
             caller.token = token(&meta.token)?;
         }
-        Ok(AskedCall { caller, project, meta, message })
+        let peer = peer(&extensions);
+        Ok(AskedCall { caller, project, meta, message, peer })
     }
 
     /// The JSON that the field `name` of a message holds; nothing where it has no byte.

@@ -69,6 +69,11 @@ impl CallerId {
         }
     }
 
+    /// Whoever signs with the access key `id` of a project.
+    pub fn of_access_key(project: &str, id: &str) -> Self {
+        Self::hash(project, "key", id.as_bytes())
+    }
+
     /// Whoever connects from `peer` and has yet to say who they are. Callers without a token are others, so that they
     /// leave room to those who send theirs later.
     pub fn unidentified(project: &str, peer: Option<IpAddr>) -> Self {

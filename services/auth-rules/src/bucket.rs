@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use mesh::resources::{Document, Kind, Parsed, ResourceFault, Snapshot};
 use query::{
     file::FileOperation,
-    resources::{BucketBackend, BucketMeta, BucketResource as Spec},
+    resources::{BucketBackend, BucketMeta, BucketResource as Spec, FileRate},
 };
 use serde_json::Value as Json;
 
@@ -103,6 +103,7 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
     {
         parser.error("spec.cacheControl", "invalid header value: expected printable ASCII");
     }
+    spec.limits.rate.iter().for_each(|rate| check_rate(rate, parser));
     match &spec.backend {
         BucketBackend::Local { path: Some(path) } if path.trim().is_empty() => {
             parser.error("spec.backend.path", "must not be empty");
@@ -127,6 +128,16 @@ fn check_spec(meta: &BucketMeta, spec: &query::resources::Bucket, parser: &mut P
                 format!("invalid prefix {prefix:?}: expected segments with slashes between"),
             );
         }
+    }
+}
+
+fn check_rate(rate: &FileRate, parser: &mut Parser) {
+    let (least, most) = (FileRate::PER_SECOND_MIN, FileRate::MAX);
+    if !(least..=most).contains(&rate.per_second) {
+        parser.error("spec.limits.rate.perSecond", format!("must be {least} to {most}"));
+    }
+    if rate.burst.is_some_and(|burst| burst == 0 || f64::from(burst) > most) {
+        parser.error("spec.limits.rate.burst", format!("must be 1 to {most}"));
     }
 }
 
@@ -161,8 +172,13 @@ mod tests {
         let spec = json!({
             "backend": {"kind": "s3", "bucket": "b", "accessKey": "a", "secretKey": "s", "pathStyle": true, "prefix": "a/b"},
             "default": true,
-            "rules": [{"prefix": "/", "read": {"rule": "allow"}}, {"prefix": "/u/:user", "create": rule}],
-            "limits": {"size": "10MB", "types": ["image/*", "*/*", "application/pdf", "image/svg+*"]},
+            "rules": [{"prefix": "/", "read": {"rule": "allow"}}, {"prefix": "/u/:user", "create": rule, "quota": {"files": 3}}],
+            "limits": {
+                "size": "10MB",
+                "types": ["image/*", "*/*", "application/pdf", "image/svg+*"],
+                "quota": {"bytes": "10GB", "files": 1000},
+                "rate": {"perSecond": 2.5, "burst": 10},
+            },
             "cacheControl": "no-cache",
             "inline": true,
             "images": ["jpeg", "png", "webp"],
@@ -193,6 +209,14 @@ mod tests {
             (json!({"cacheControl": ""}), "spec.cacheControl"),
             (json!({"cacheControl": "a\nb"}), "spec.cacheControl"),
             (json!({"images": ["jpeg", "gif"]}), "spec.images.1"),
+            (json!({"limits": {"quota": {"byts": 1}}}), "spec.limits.quota.byts"),
+            (json!({"limits": {"quota": {"files": -1}}}), "spec.limits.quota.files"),
+            (json!({"limits": {"rate": {"burst": 1}}}), "spec.limits.rate"),
+            (json!({"limits": {"rate": {"perSecond": 0}}}), "spec.limits.rate.perSecond: must be 0.0001 to 1000000"),
+            (json!({"limits": {"rate": {"perSecond": 1e-300}}}), "spec.limits.rate.perSecond: must be 0.0001"),
+            (json!({"limits": {"rate": {"perSecond": 1e7}}}), "spec.limits.rate.perSecond: must be 0.0001"),
+            (json!({"limits": {"rate": {"perSecond": 1, "burst": 0}}}), "spec.limits.rate.burst: must be 1 to 1000000"),
+            (json!({"limits": {"rate": {"perSecond": 1, "burst": 1_000_001}}}), "spec.limits.rate.burst: must be 1"),
             (rule(json!({"prefix": "img"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/:a/:a"})), "spec.rules.0.prefix: "),
             (rule(json!({"prefix": "/", "reed": {"rule": "allow"}})), "did you mean read?"),

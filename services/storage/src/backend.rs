@@ -88,6 +88,17 @@ impl Backend {
         }
     }
 
+    /// Bytes of the file at `path`; `None` where there is none, or a folder.
+    pub async fn size_of(&self, path: &FilePath) -> Result<Option<u64>, Error> {
+        match self {
+            Backend::Local(local) => match local.info(path).await? {
+                Entry::File(file) => Ok(Some(file.size)),
+                Entry::Folder { .. } => Ok(None),
+            },
+            Backend::Remote(remote) => remote.size_of(path).await,
+        }
+    }
+
     /// A page of a folder.
     pub async fn list(&self, folder: &FilePath, request: PageRequest) -> Result<Page, Error> {
         match self {
@@ -122,6 +133,14 @@ impl Backend {
         }
     }
 
+    /// Whether it moves files.
+    pub fn renames(&self) -> bool {
+        match self {
+            Backend::Local(_) => true,
+            Backend::Remote(_) => false,
+        }
+    }
+
     /// Moves a file inside the backend; `None` where it can only be copied and deleted.
     pub async fn rename(&self, from: &FilePath, to: &Publication) -> Option<Result<Published, Error>> {
         match self {
@@ -143,6 +162,14 @@ impl Backend {
         match self {
             Backend::Local(local) => local.find_upload(name).await,
             Backend::Remote(remote) => remote.find_upload(name).await,
+        }
+    }
+
+    /// The names of the uploads that `wanted` wants.
+    pub async fn upload_names(&self, wanted: impl Fn(&str) -> bool + Send + 'static) -> Result<Vec<String>, Error> {
+        match self {
+            Backend::Local(local) => local.upload_names(wanted).await,
+            Backend::Remote(remote) => remote.upload_names(wanted).await,
         }
     }
 
@@ -188,6 +215,22 @@ impl Backend {
             Backend::Remote(remote) => {
                 remote.resume_upload(name, is_checked).await.map(Box::new).map(Appending::Remote)
             }
+        }
+    }
+
+    /// The bytes of a resumable upload, and how many that are.
+    pub async fn read_upload(&self, name: &str) -> Result<(u64, Pieces), Error> {
+        match self {
+            Backend::Local(local) => local.read_upload(name).await,
+            Backend::Remote(remote) => remote.read_upload(name).await,
+        }
+    }
+
+    /// Notes an upload whose file was published.
+    pub async fn note_published(&self, name: &str, record: &Record) -> Result<(), Error> {
+        match self {
+            Backend::Local(local) => local.note_published(name, record).await,
+            Backend::Remote(remote) => remote.note_published(name, record).await,
         }
     }
 
@@ -289,11 +332,29 @@ impl Appending {
         })
     }
 
-    /// Publishes the file. Where that fails, the upload stays as it is.
+    /// All of it as one, which can be published. Dropped, the upload stays as it is.
+    pub async fn joined(self, publication: &Publication) -> Result<Joined, Error> {
+        match self {
+            Appending::Local(append) => append.joined().await.map(Joined::Local),
+            Appending::Remote(append) => Box::pin(append.joined(publication)).await.map(Box::new).map(Joined::Remote),
+        }
+    }
+}
+
+/// A resumable upload that is complete, and can be published.
+pub enum Joined {
+    /// In a local folder.
+    Local(local::LocalJoined),
+    /// In an object store.
+    Remote(Box<remote::ObjectJoined>),
+}
+
+impl Joined {
+    /// Publishes the file, as it was said before. Where that fails, the upload stays as it is.
     pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
         match self {
-            Appending::Local(append) => append.publish(publication).await,
-            Appending::Remote(append) => Box::pin(append.publish(publication)).await,
+            Joined::Local(joined) => joined.publish(publication).await,
+            Joined::Remote(joined) => Box::pin(joined.publish(publication)).await,
         }
     }
 }

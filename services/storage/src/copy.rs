@@ -9,7 +9,6 @@ use query::{
 
 use crate::{
     Error,
-    backend::Backend,
     buckets::Bucket,
     content_type::{self, SNIFFED_BYTES},
     object::{Publication, Published},
@@ -72,10 +71,12 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
     if is_move
         && is_one_bucket
         && from != to
-        && let Some(renamed) = source.rename(from, &publication).await
+        && let Some(renamed) = to_bucket.rename(from, &publication).await
     {
         return renamed;
     }
+    put::check_size(to_bucket, to, file.size)?;
+    to_bucket.check_room(to, file.size, &[]).await?;
     let mut upload = target.begin(Some(to), &content_type, &meta).await?;
     let mut pieces = reader.parts(Parts::Whole);
     let mut beginning = Vec::new();
@@ -85,15 +86,15 @@ pub async fn run(copy: Copy<'_>) -> Result<Published, Error> {
         upload.write(piece).await?;
     }
     content_type::check(&limits.types, &content_type, &beginning)?;
-    let published = upload.publish(publication).await?;
+    let published = to_bucket.publish(upload, publication, file.size, Vec::new()).await?;
     if is_move {
-        delete_source(source, from, file.etag).await?;
+        delete_source(from_bucket, from, file.etag).await?;
     }
     Ok(published)
 }
 
 /// Deletes what was moved, unless it was replaced while it was copied.
-async fn delete_source(source: &Backend, from: &FilePath, etag: String) -> Result<(), Error> {
+async fn delete_source(source: &Bucket, from: &FilePath, etag: String) -> Result<(), Error> {
     let unchanged = Precondition { etags: vec![etag], ..Precondition::default() };
-    source.delete_file(from, Some(&unchanged)).await
+    source.delete_file(from, Some(unchanged)).await
 }

@@ -77,9 +77,25 @@ pub enum Error {
     /// The disk is full or cannot be written.
     #[error("the bucket has no room, or cannot be written")]
     Full(String),
+    /// There is no room in a quota.
+    #[error("{whose} has no room: over the limit of {limit} {what}")]
+    Quota {
+        /// What there would be too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+        /// Whose quota it is.
+        whose: String,
+    },
+    /// What a bucket with a quota has is not counted yet.
+    #[error("the files of the bucket are being counted, try again")]
+    Uncounted,
     /// A path has too many resumable uploads that are not published.
     #[error("the file has too many unfinished uploads: go on with one of them, or delete some")]
     TooManyUploads,
+    /// A bucket has too many resumable uploads that are not published.
+    #[error("the bucket has too many unfinished uploads: end some, or wait until they are void")]
+    ManyUnfinished,
     /// Uploads hold too many bytes.
     #[error("too many uploads at once, try again later")]
     Overloaded,
@@ -162,17 +178,18 @@ impl From<Error> for Fault {
         let text = error.to_string();
         let code = match error {
             Error::UnknownBucket(_) => Code::UnknownBucket,
-            Error::Unreachable(_) | Error::Overloaded => Code::Unavailable,
+            Error::Unreachable(_) | Error::Overloaded | Error::Uncounted => Code::Unavailable,
             Error::Malformed(_) | Error::BrokenOff | Error::IsFolder(_) | Error::NoImages(_) => Code::BadRequest,
             Error::NotFound | Error::NoFolder | Error::NoUpload => Code::NotFound,
             Error::Conflict(_) | Error::NoParent | Error::Changed => Code::Conflict,
-            Error::TooManyUploads | Error::TooManyImages => Code::TooMany,
+            Error::TooManyUploads | Error::ManyUnfinished | Error::TooManyImages => Code::TooMany,
             Error::ImageTime => Code::Deadline,
             Error::Checksum => return Fault::new(Code::BadRequest, text).with(CHECKSUM, "mismatch"),
             Error::Busy | Error::TakenOver => return Fault::new(Code::Conflict, text).with(BUSY, "upload"),
             Error::Precondition => Code::Precondition,
             Error::TooLarge(_) | Error::ImageTooLarge { .. } => Code::TooLarge,
             Error::UnsupportedType(_) | Error::NoImage(_) | Error::BrokenImage => Code::UnsupportedType,
+            Error::Quota { .. } => Code::Full,
             Error::Full(cause) => {
                 tracing::error!(cause, "a file could not be kept");
                 Code::Full

@@ -19,6 +19,7 @@ mod list;
 mod local;
 mod object;
 mod put;
+mod quota;
 mod read;
 mod record;
 mod remote;

@@ -35,6 +35,13 @@ pub struct Page {
     pub last: String,
 }
 
+impl Page {
+    /// The request for what comes after it, of one for everything; `None` at the end.
+    pub fn following(&self) -> Option<PageRequest> {
+        (!self.last.is_empty()).then(|| PageRequest { after: self.last.clone(), ..PageRequest::everything() })
+    }
+}
+
 impl PageRequest {
     /// What `request` asks for of `folder`, whose cursors `cursors` opens. Errors: it is malformed.
     pub fn new(request: ListRequest, folder: &FilePath, cursors: &Cursors<'_>) -> Result<Self, Error> {
@@ -71,7 +78,8 @@ impl PageRequest {
 
     /// A request for all that is below a folder, page by page.
     pub fn everything() -> Self {
-        Self::all(PAGE_MAX as usize, true)
+        // A folder is read as a whole for each page: there are few of them.
+        Self::all(LOOKED_AT_MAX, true)
     }
 
     /// Whether an entry at `place`, which ends with a slash if it is a folder's, is asked for.
@@ -114,9 +122,10 @@ pub struct Judging(EntriesDigest);
 impl Judging {
     /// Takes the next page; the request for the one after it, or `None` at the end.
     pub fn next(&mut self, page: Page) -> Option<PageRequest> {
+        let next = page.following();
         let entries: Vec<_> = page.entries.into_iter().map(Into::into).collect();
         self.0.add(&entries);
-        (!page.last.is_empty()).then(|| PageRequest { after: page.last, ..PageRequest::everything() })
+        next
     }
 
     /// Errors: `Changed` where other entries were judged.

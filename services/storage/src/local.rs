@@ -27,7 +27,11 @@ use rustix::{
 };
 
 use self::attributes::Attributes;
-pub use self::{parts::path as part_path, resumable::LocalAppend, upload::LocalUpload};
+pub use self::{
+    parts::path as part_path,
+    resumable::{LocalAppend, LocalJoined},
+    upload::LocalUpload,
+};
 use crate::{
     Error, content_type,
     list::{Judging, Page, PageRequest},

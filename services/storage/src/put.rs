@@ -61,7 +61,7 @@ pub async fn put(
 ) -> Result<Published, PutError> {
     let terms = terms(verifier, begin.grant.clone(), FileOperation::Create)?;
     let bucket = buckets.find(&terms.project, &terms.bucket)?;
-    let mut incoming = Incoming::begin(&bucket, terms, begin).await?;
+    let mut incoming = Box::pin(Incoming::begin(&bucket, terms, begin)).await?;
     let finish = loop {
         let message = tokio::select! {
             message = messages.message() => message?,
@@ -110,6 +110,8 @@ impl From<PutError> for tonic::Status {
 pub struct Incoming<'a> {
     bucket: &'a Bucket,
     terms: FileTerms,
+    /// Its path, as far as it is known.
+    at: FilePath,
     upload: Upload,
     /// As declared; empty: by the name.
     content_type: String,
@@ -117,27 +119,61 @@ pub struct Incoming<'a> {
     /// Its first bytes, until there are enough to tell its type.
     beginning: Vec<u8>,
     size: u64,
+    /// The unfinished uploads that are joined in it.
+    uploads: Vec<String>,
+    /// Whether it is joined of the parts of one of them, which ends with it.
+    is_of_parts: bool,
 }
 
 impl<'a> Incoming<'a> {
     /// Begins to take in a file.
     pub async fn begin(bucket: &'a Bucket, terms: FileTerms, begin: PutBegin) -> Result<Self, Error> {
+        Self::begin_of(bucket, terms, begin, Vec::new()).await
+    }
+
+    /// Begins to take in a file that is joined of the unfinished `uploads`.
+    pub async fn begin_of(
+        bucket: &'a Bucket,
+        terms: FileTerms,
+        begin: PutBegin,
+        uploads: Vec<String>,
+    ) -> Result<Self, Error> {
         let PutBegin { content_type, meta, .. } = begin;
         check_meta(&meta)?;
-        check_size(bucket, terms.size.unwrap_or_default())?;
+        let at = terms.path.clone().unwrap_or_default();
+        check_size(bucket, &at, terms.size.unwrap_or_default())?;
         if !content_type.is_empty() {
             check_declared(bucket, &content_type)?;
         }
         let path = terms.path.as_ref();
+        if let (Some(path), Some(size)) = (path, terms.size) {
+            bucket.check_room(path, size, &uploads).await?;
+        }
         let kept = media_type::kept(&content_type, path.map_or("", FilePath::name));
         let upload = bucket.backend()?.begin(path, kept, &meta).await?;
-        Ok(Self { bucket, terms, upload, content_type, meta, beginning: Vec::new(), size: 0 })
+        Ok(Self {
+            bucket,
+            terms,
+            at,
+            upload,
+            content_type,
+            meta,
+            beginning: Vec::new(),
+            size: 0,
+            uploads,
+            is_of_parts: false,
+        })
+    }
+
+    /// The file is joined of the parts of an upload, which ends with it.
+    pub fn of_parts(self) -> Self {
+        Self { is_of_parts: true, ..self }
     }
 
     /// Takes in more bytes.
     pub async fn take(&mut self, data: Bytes) -> Result<(), Error> {
         self.size += data.len() as u64;
-        check_size(self.bucket, self.size)?;
+        check_size(self.bucket, &self.at, self.size)?;
         if self.terms.size.is_some_and(|size| self.size > size) {
             return Err(Error::Malformed("the file has more bytes than were announced".to_owned()));
         }
@@ -175,14 +211,18 @@ impl<'a> Incoming<'a> {
         check_meta(&meta)?;
         let content_type = media_type::kept(&self.content_type, path.name()).to_owned();
         content_type::check(&self.bucket.spec.limits.types, &content_type, &self.beginning)?;
-        self.upload.publish(Publication { path, content_type, meta, precondition, needs_parent }).await
+        let publication = Publication { path, content_type, meta, precondition, needs_parent };
+        match (self.is_of_parts, self.uploads.first().cloned()) {
+            (true, Some(name)) => self.bucket.publish_parts(self.upload, publication, (name, self.size)).await,
+            _ => self.bucket.publish(self.upload, publication, self.size, self.uploads).await,
+        }
     }
 }
 
-/// Refuses a file that is over the limit of its bucket.
-pub fn check_size(bucket: &Bucket, size: u64) -> Result<(), Error> {
-    match bucket.spec.limits.size {
-        Some(limit) if size > limit.0 => Err(Error::TooLarge(limit.0)),
+/// Refuses a file at `path` that is over the limit of its bucket, or over a quota.
+pub fn check_size(bucket: &Bucket, path: &FilePath, size: u64) -> Result<(), Error> {
+    match bucket.size_limit(path) {
+        Some(limit) if size > limit => Err(Error::TooLarge(limit)),
         Some(_) | None => Ok(()),
     }
 }

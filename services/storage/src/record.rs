@@ -15,6 +15,10 @@ pub const OF_PATH_MAX: usize = 64;
 pub const PARTS_MAX: u32 = 10_000;
 /// Characters at the beginning of the name of an upload that tell its path.
 const PATH_CHARS: usize = 16;
+/// Characters after these that tell its creator.
+const OWNER_CHARS: usize = 4;
+/// Characters after these that tell it from others.
+const RANDOM_CHARS: usize = 12;
 /// Most bytes of the record of an upload.
 pub const RECORD_BYTES: usize = 16 * 1024;
 /// Most bytes of what the creator of an upload is told again.
@@ -38,6 +42,10 @@ pub struct Record {
     pub label: String,
     /// Whether it comes in parts; then its size is not known.
     pub in_parts: bool,
+    /// Whether it is a part of a file that is put together of several uploads.
+    pub is_partial: bool,
+    /// Ids of the uploads that it was put together of.
+    pub joined_of: Vec<String>,
 }
 
 /// An upload that was found.
@@ -71,7 +79,7 @@ impl Found {
     pub fn into_wire(self, bucket: String) -> FindUploadResponse {
         let expires_ms = self.expires_ms();
         let Found { record, offset, is_published, .. } = self;
-        let Record { path, size, content_type, meta, owner, label, in_parts } = record;
+        let Record { path, size, content_type, meta, owner, label, in_parts, is_partial, joined_of } = record;
         let owner = blake3::Hash::from_hex(&owner).map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
         let published = is_published;
         FindUploadResponse {
@@ -86,6 +94,8 @@ impl Found {
             expires_ms,
             published,
             in_parts,
+            partial: is_partial,
+            joined_of,
         }
     }
 }
@@ -95,10 +105,32 @@ pub fn expires_ms(changed_ms: i64) -> i64 {
     changed_ms.saturating_add_unsigned(LIFETIME_MS)
 }
 
-/// A new name of an upload to `path`.
-pub fn name(path: &FilePath) -> String {
+/// A new name of an upload to `path` by the creator `owner`, in hex: it tells both, so that those of others need not be read.
+pub fn name(path: &FilePath, owner: &str) -> String {
     let hash = blake3::hash(path.as_str().as_bytes()).to_hex();
-    format!("{}{:016x}", &hash[..PATH_CHARS], rand::random::<u64>())
+    format!("{}{}{:012x}", &hash[..PATH_CHARS], owner_mark(owner), rand::random::<u64>() >> 16)
+}
+
+/// The name of the upload to `path` by the creator `owner` that is put together of others: each time the same.
+pub fn name_of_joined(path: &FilePath, owner: &str, names: &[String]) -> String {
+    let (hash, of) =
+        (blake3::hash(path.as_str().as_bytes()).to_hex(), blake3::hash(names.join("/").as_bytes()).to_hex());
+    format!("{}{}{}", &hash[..PATH_CHARS], owner_mark(owner), &of[..RANDOM_CHARS])
+}
+
+/// What the names of the uploads of a creator have after what tells their path.
+fn owner_mark(owner: &str) -> String {
+    blake3::hash(owner.as_bytes()).to_hex()[..OWNER_CHARS].to_owned()
+}
+
+/// What tells the creator in the name of an upload.
+pub fn creator_of(name: &str) -> Option<&str> {
+    name.get(PATH_CHARS..PATH_CHARS + OWNER_CHARS)
+}
+
+/// Whether an upload can be of a creator, in hex.
+pub fn may_be_of(name: &str, owner: &str) -> bool {
+    creator_of(name).is_some_and(|mark| mark == owner_mark(owner))
 }
 
 /// What the names of all uploads to the path begin with that the one called `name` is for.
@@ -147,5 +179,21 @@ impl Record {
     /// The path of the file.
     pub fn file_path(&self) -> Result<FilePath, Error> {
         Ok(FilePath::from_key(&self.path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_path_and_creator() {
+        let path = FilePath::from_key("a/b").expect("a sound path");
+        let (ann, nobody) = (name(&path, "ann"), name(&path, ""));
+        assert_eq!(of_path(&ann), of_path(&nobody));
+        assert!(may_be_of(&ann, "ann") && !may_be_of(&ann, "bob") && !may_be_of(&ann, "") && may_be_of(&nobody, ""));
+        assert_eq!((ann.len(), nobody.len()), (crate::NAME_CHARS, crate::NAME_CHARS), "ids have as many");
+        assert!(!may_be_of("short", "ann"));
+        assert_ne!(name(&path, "ann"), ann);
     }
 }

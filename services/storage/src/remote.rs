@@ -24,7 +24,7 @@ use query::{file::FilePath, resources::BucketBackend};
 use tokio::sync::{Mutex, MutexGuard, RwLock};
 
 pub use self::{
-    resumable::{ObjectAppend, part_path},
+    resumable::{ObjectAppend, ObjectJoined, part_path},
     upload::ObjectUpload,
 };
 use crate::{
@@ -153,6 +153,11 @@ impl Remote {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Bytes of the file at `path`; `None` where there is none.
+    pub async fn size_of(&self, path: &FilePath) -> Result<Option<u64>, Error> {
+        Ok(self.head(path).await?.map(|(file, _)| file.size))
     }
 
     /// Why there is no file at `path`.

@@ -5,7 +5,9 @@
 
 mod append;
 mod checksum;
+mod concat;
 mod ids;
+mod listing;
 mod parts;
 mod sizes;
 mod takeover;
@@ -15,9 +17,9 @@ use proto::{
     auth::SignedGrant,
     grant::Verifier,
     storage::{
-        BeginUploadRequest, BeginUploadResponse, DropUploadRequest, FindUploadRequest, FindUploadResponse,
-        JoinPartsRequest, JoinPartsResponse, ListPartsRequest, ListPartsResponse, PutRequest, PutResponse, Resumption,
-        UploadPart,
+        BeginUploadRequest, BeginUploadResponse, ConcatUploadsRequest, ConcatUploadsResponse, DropUploadRequest,
+        FindUploadRequest, FindUploadResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest,
+        ListPartsResponse, ListUploadsRequest, ListUploadsResponse, PutRequest, PutResponse, Resumption, UploadPart,
     },
 };
 use query::{
@@ -33,7 +35,7 @@ use self::{
 };
 use crate::{
     Error,
-    buckets::Buckets,
+    buckets::{Bucket, Buckets},
     put::{self, PutError, final_path},
     record::{self, Record},
 };
@@ -58,7 +60,7 @@ impl Uploads {
 
     /// Begins an upload.
     pub async fn begin(&self, request: BeginUploadRequest) -> Result<BeginUploadResponse, Error> {
-        let BeginUploadRequest { grant, content_type, meta, owner, label, in_parts } = request;
+        let BeginUploadRequest { grant, content_type, meta, owner, label, in_parts, partial } = request;
         let terms = put::terms(&self.verifier, grant, FileOperation::Create)?;
         let (path, size) = match in_parts {
             true => (named_path(&terms)?, 0),
@@ -69,20 +71,19 @@ impl Uploads {
         }
         let bucket = self.buckets.find(&terms.project, &terms.bucket)?;
         put::check_meta(&meta)?;
-        put::check_size(&bucket, size)?;
+        put::check_size(&bucket, path, size)?;
         put::check_declared(&bucket, media_type::kept(&content_type, path.name()))?;
-        if label.len() > record::LABEL_BYTES {
-            let (limit, found) = (record::LABEL_BYTES, label.len());
-            return Err(Error::Malformed(format!("the metadata is over the limit of {limit} bytes: it has {found}")));
-        }
-        let owner = match <[u8; 32]>::try_from(owner) {
-            Ok(owner) => blake3::Hash::from_bytes(owner).to_hex().to_string(),
-            Err(owner) if owner.is_empty() => String::new(),
-            Err(_) => return Err(Error::Malformed("invalid owner: expected 32 bytes".to_owned())),
-        };
-        let record = Record { path: path.as_str().to_owned(), size, content_type, meta, owner, label, in_parts };
-        let name = record::name(path);
+        check_label(&label)?;
+        let owner = told_owner(owner)?;
+        let name = record::name(path, &owner);
+        let path_of = path.as_str().to_owned();
+        let (is_partial, joined_of) = (partial, Vec::new());
+        let record = Record { path: path_of, size, content_type, meta, owner, label, in_parts, is_partial, joined_of };
+        bucket.hold_upload(&name, path, || Some(size)).await?;
+        let held = HeldUpload { bucket: &bucket, name: &name };
+        bucket.begin_upload(&name, true);
         bucket.backend()?.begin_upload(&name, &record).await?;
+        held.keep();
         let expires_ms = record::expires_ms(clock::unix_ms(std::time::SystemTime::now()));
         Ok(BeginUploadResponse { id: self.ids.seal(&terms.project, &terms.bucket, &name), expires_ms })
     }
@@ -119,6 +120,16 @@ impl Uploads {
         parts::list(self, request).await
     }
 
+    /// Joins uploads that are parts of a file, and publishes it.
+    pub async fn concat(&self, request: ConcatUploadsRequest) -> Result<ConcatUploadsResponse, Error> {
+        Box::pin(concat::concat(self, request)).await
+    }
+
+    /// A page of the uploads in parts of one creator.
+    pub async fn list(&self, request: ListUploadsRequest) -> Result<ListUploadsResponse, Error> {
+        listing::list(self, request).await
+    }
+
     /// Joins parts of an upload, and publishes the file.
     pub async fn join_parts(&self, request: JoinPartsRequest) -> Result<JoinPartsResponse, Error> {
         Box::pin(parts::join(self, request)).await
@@ -137,7 +148,45 @@ impl Uploads {
         let _turn = self.takeovers.begin(&name);
         bucket.backend()?.drop_upload(&name).await?;
         self.part_sizes.forget(&name);
+        bucket.shrink_upload(&name, || None);
         Ok(())
+    }
+}
+
+/// Room that is held for an upload that begins; given back when dropped, unless the upload has begun.
+struct HeldUpload<'a> {
+    bucket: &'a Bucket,
+    name: &'a str,
+}
+
+impl HeldUpload<'_> {
+    fn keep(self) {
+        self.bucket.begin_upload(self.name, false);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for HeldUpload<'_> {
+    fn drop(&mut self) {
+        self.bucket.shrink_upload(self.name, || None);
+    }
+}
+
+/// Refuses what its creator is told again that is too long.
+fn check_label(label: &str) -> Result<(), Error> {
+    let (limit, found) = (record::LABEL_BYTES, label.len());
+    match found > limit {
+        true => Err(Error::Malformed(format!("the metadata is over the limit of {limit} bytes: it has {found}"))),
+        false => Ok(()),
+    }
+}
+
+/// A creator, in hex; empty: whoever has the id.
+fn told_owner(owner: Vec<u8>) -> Result<String, Error> {
+    match <[u8; 32]>::try_from(owner) {
+        Ok(owner) => Ok(blake3::Hash::from_bytes(owner).to_hex().to_string()),
+        Err(owner) if owner.is_empty() => Ok(String::new()),
+        Err(_) => Err(Error::Malformed("invalid owner: expected 32 bytes".to_owned())),
     }
 }
 

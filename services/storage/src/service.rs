@@ -8,11 +8,11 @@ use proto::{
     link::Messages,
     services::storage::storage_server::Storage,
     storage::{
-        BeginUploadRequest, BeginUploadResponse, CopyRequest, CopyResponse, DeleteRequest, DeleteResponse,
-        DropUploadRequest, DropUploadResponse, FindUploadRequest, FindUploadResponse, GetRequest, GetResponse, Head,
-        ImageRequest, InfoRequest, InfoResponse, JoinPartsRequest, JoinPartsResponse, ListPartsRequest,
-        ListPartsResponse, ListRequest, ListResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse,
-        get_response::Part,
+        BeginUploadRequest, BeginUploadResponse, ConcatUploadsRequest, ConcatUploadsResponse, CopyRequest,
+        CopyResponse, DeleteRequest, DeleteResponse, DropUploadRequest, DropUploadResponse, FindUploadRequest,
+        FindUploadResponse, GetRequest, GetResponse, Head, ImageRequest, InfoRequest, InfoResponse, JoinPartsRequest,
+        JoinPartsResponse, ListPartsRequest, ListPartsResponse, ListRequest, ListResponse, ListUploadsRequest,
+        ListUploadsResponse, MakeFolderRequest, MakeFolderResponse, PutRequest, PutResponse, get_response::Part,
     },
 };
 use query::file::{FileOperation, FilePath, FileTerms};
@@ -137,8 +137,8 @@ impl Service {
             return Err(Error::Malformed("refusing to delete the root".to_owned()));
         }
         match request.folder {
-            true => bucket.backend()?.delete_folder(&path, &request.judged).await,
-            false => bucket.backend()?.delete_file(&path, request.precondition.as_ref()).await.map(|()| true),
+            true => bucket.delete_folder(&path, request.judged.to_vec()).await,
+            false => bucket.delete_file(&path, request.precondition).await.map(|()| true),
         }
     }
 
@@ -256,6 +256,20 @@ impl Storage for Service {
     async fn drop_upload(&self, request: Request<DropUploadRequest>) -> Result<Response<DropUploadResponse>, Status> {
         self.uploads.remove(request.into_inner()).await?;
         Ok(Response::new(DropUploadResponse {}))
+    }
+
+    async fn concat_uploads(
+        &self,
+        request: Request<ConcatUploadsRequest>,
+    ) -> Result<Response<ConcatUploadsResponse>, Status> {
+        Ok(Response::new(self.uploads.concat(request.into_inner()).await?))
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        Ok(Response::new(Box::pin(self.uploads.list(request.into_inner())).await?))
     }
 
     async fn list_parts(&self, request: Request<ListPartsRequest>) -> Result<Response<ListPartsResponse>, Status> {

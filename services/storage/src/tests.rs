@@ -22,11 +22,11 @@ use crate::{
     remote::Remote,
 };
 
-fn path(text: &str) -> FilePath {
+pub fn path(text: &str) -> FilePath {
     FilePath::parse(text).expect("the test names a sound path")
 }
 
-fn publication(at: &str) -> Publication {
+pub fn publication(at: &str) -> Publication {
     Publication {
         path: path(at),
         content_type: "text/plain".to_owned(),
@@ -68,7 +68,7 @@ fn memory() -> Backend {
 }
 
 /// Each backend, over an empty bucket.
-async fn on_each<F: Future<Output = ()>>(run: impl Fn(Backend) -> F) {
+pub async fn on_each<F: Future<Output = ()>>(run: impl Fn(Backend) -> F) {
     let folder = tempfile::tempdir().expect("a folder of the test");
     run(local(folder.path())).await;
     run(memory()).await;

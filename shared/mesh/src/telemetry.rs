@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+mod files;
 mod images;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+pub use files::FileUsage;
 pub use images::ImageMeters;
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use prometheus_client::{
@@ -78,6 +80,7 @@ struct Families {
     changes_lag_bytes: Family<OfDatabase, Gauge>,
     changes_lag_seconds: Family<OfDatabase, Gauge<f64, AtomicU64>>,
     file_bytes: Family<FileBytes, Counter>,
+    files: files::FileFamilies,
     images: images::ImageFamilies,
     function_answers: Family<FunctionAnswer, Counter>,
     function_calls: Gauge,
@@ -348,6 +351,11 @@ impl Metrics {
         self.families.file_bytes.get_or_create_owned(&FileBytes { direction })
     }
 
+    /// What is measured of a bucket that has quotas.
+    pub fn file_usage(&self, project: &str, bucket: &str) -> FileUsage {
+        self.families.files.usage(project, bucket)
+    }
+
     /// What is measured of images that are made of files.
     pub fn images(&self) -> ImageMeters {
         self.families.images.meters()
@@ -458,6 +466,7 @@ impl Default for Families {
             batched_live_reads: Counter::default(),
             live_changes: Family::default(),
             file_bytes: Family::default(),
+            files: files::FileFamilies::default(),
             images: images::ImageFamilies::default(),
             function_answers: Family::default(),
             function_calls: Gauge::default(),
@@ -490,6 +499,7 @@ impl Families {
         registry.register("statements", "SQL statements", self.statements.clone());
         registry.register("too_large_answers", "Answers refused as too large", self.too_large_answers.clone());
         registry.register("file_bytes", "Bytes of files taken in and handed out", self.file_bytes.clone());
+        self.files.register(registry);
         self.images.register(registry);
         registry.register("function_answers", "Answers of functions", self.function_answers.clone());
         registry.register("function_calls", "Calls of functions that run or wait", self.function_calls.clone());
@@ -545,6 +555,7 @@ mod tests {
         requests.done(503, Duration::from_millis(3));
         metrics.too_large_answers("sqlite").inc();
         metrics.file_bytes("in").inc_by(7);
+        metrics.file_usage("shop", "files").set(12, 3);
         metrics.images().made.inc();
         metrics.function_answers("2xx").inc();
         metrics.function_calls().inc();
@@ -585,6 +596,8 @@ mod tests {
             r#"perigee_statement_seconds_count{engine="sqlite",kind="read"} 3"#,
             r#"perigee_too_large_answers_total{engine="sqlite"} 1"#,
             r#"perigee_file_bytes_total{direction="in"} 7"#,
+            r#"perigee_bucket_bytes{project="shop",bucket="files"} 12"#,
+            r#"perigee_bucket_files{project="shop",bucket="files"} 3"#,
             r#"perigee_images_total{outcome="made"} 1"#,
             r#"perigee_function_answers_total{class="2xx"} 1"#,
             "perigee_function_calls 1",

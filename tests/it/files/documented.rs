@@ -61,3 +61,17 @@ async fn the_example_of_images_does_what_it_says() -> anyhow::Result<()> {
     ensure!(shown == 3, "{shown}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_quotas_does_what_it_says() -> anyhow::Result<()> {
+    let document = Document::open("storage.md")?;
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir_all(folder.path().join("resources"))?;
+    std::fs::write(folder.path().join("resources/club.yaml"), document.block("yaml quotas")?)?;
+    let address = free_address()?;
+    let _node = Process::dev(folder.path(), address)?;
+    ready(&Client::new(address, "club")).await?;
+    let shown = document.run_commands_of("console quotas", folder.path(), address, |printed| printed).await?;
+    ensure!(shown == 3, "{shown}");
+    Ok(())
+}

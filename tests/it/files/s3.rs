@@ -56,6 +56,8 @@ fn resources(backend: &str, own_keys: &[((&str, &str), &str)]) -> String {
 /// Further buckets of the project: one with limits, and one with files that only the admin may list.
 fn more_buckets() -> &'static str {
     "---\nkind: bucket\nmeta: { project: depot, id: limited }\nspec: { backend: { kind: memory }, limits: { size: 1024, types: [text/plain] }, rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }] }\n\
+     ---\nkind: bucket\nmeta: { project: depot, id: narrow }\nspec: { backend: { kind: memory }, limits: { quota: { bytes: 1000 } }, rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }] }\n\
+     ---\nkind: bucket\nmeta: { project: depot, id: slow }\nspec: { backend: { kind: memory }, limits: { rate: { perSecond: 0.01, burst: 2 } }, rules: [{ prefix: /, create: { rule: allow }, read: { rule: allow } }] }\n\
      ---\nkind: bucket\nmeta: { project: depot, id: mixed }\nspec:\n  backend: { kind: memory }\n  rules:\n    \
      - { prefix: /, create: { rule: allow }, read: { rule: allow } }\n    \
      - { prefix: /hidden, create: { rule: allow }, read: { rule: match, type: string, eval: \"==\", f1: args.auth.role, f2: admin } }\n"

@@ -29,6 +29,7 @@ scenarios!(
     only_the_creator_goes_on,
     uploads_that_end_leave_nothing,
     a_later_request_takes_an_upload_over,
+    files_are_put_together_of_uploads,
 );
 
 const UPLOADS: &str = "/v1/api/shop/uploads";
@@ -150,7 +151,7 @@ async fn bad_requests_of_resumable_uploads(shape: Shape) -> anyhow::Result<()> {
     let client = &stage.mesh.client;
     let options = send(client, Method::OPTIONS, UPLOADS, &[], "").await?;
     assert_eq!((options.status, options.header("tus-version")), (204, "1.0.0"));
-    let extensions = "creation,creation-with-upload,termination,checksum,expiration";
+    let extensions = "creation,creation-with-upload,termination,checksum,expiration,concatenation";
     assert_eq!(options.header("tus-extension"), extensions);
     assert_eq!(options.header("tus-checksum-algorithm"), "sha1,sha256");
     let path = metadata(&[("path", "/a")]);
@@ -171,7 +172,7 @@ async fn bad_requests_of_resumable_uploads(shape: Shape) -> anyhow::Result<()> {
         (&[VERSION, length, ("upload-metadata", &wrong_meta)], 400, "BAD_REQUEST"),
         (&[VERSION, length, ("upload-metadata", &wrong_type)], 400, "BAD_REQUEST"),
         (&[VERSION, length, of, ("upload-defer-length", "1")], 400, "BAD_REQUEST"),
-        (&[VERSION, length, of, ("upload-concat", "partial")], 400, "BAD_REQUEST"),
+        (&[VERSION, length, of, ("upload-concat", "whole")], 400, "BAD_REQUEST"),
         (&[VERSION, length, of, ("content-type", "text/plain")], 415, "UNSUPPORTED_TYPE"),
     ] {
         let refused = send(client, Method::POST, UPLOADS, headers, "").await?;
@@ -436,6 +437,82 @@ async fn tus_js_client_goes_on_after_kills() -> anyhow::Result<()> {
         node_tool::script("tus_upload.js", &[&endpoint, &file, "1000000", &metadata]).await
     })
     .await
+}
+
+/// A part of a file, begun by what `concat` says.
+async fn concat(client: &Client, concat: &str, path: &str, more: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    let metadata = metadata(&[("path", path), ("filetype", "text/x-own")]);
+    let headers = [&[VERSION, ("upload-concat", concat), ("upload-metadata", &metadata)], more].concat();
+    send(client, Method::POST, UPLOADS, &headers, "").await
+}
+
+async fn files_are_put_together_of_uploads(shape: Shape) -> anyhow::Result<()> {
+    for kind in [Kind::Local, Kind::Memory, Kind::S3] {
+        let stage = Stage::with(shape, kind, &format!("limits: {{ quota: {{ bytes: 10 }} }}\n  {OPEN}")).await?;
+        let client = &stage.mesh.client;
+        let described = send(client, Method::OPTIONS, UPLOADS, &[], "").await?;
+        ensure!(described.header("tus-extension").ends_with(",concatenation"), "{described:?}");
+        let mut parts = Vec::new();
+        for length in ["3", "5"] {
+            let part = concat(client, "partial", "/d/whole", &[("upload-length", length)]).await?;
+            assert_eq!(part.status, 201, "{kind:?} {part:?}");
+            parts.push(part.header("location").to_owned());
+        }
+        let of_both = format!("final;{} http://localhost{}", parts[0], parts[1]);
+        assert_eq!(patch(client, &parts[0], 0, "abc").await?.header("upload-offset"), "3");
+        assert_eq!(concat(client, &of_both, "/d/whole", &[]).await?.status, 409, "one is not complete");
+        assert_eq!(patch(client, &parts[1], 0, "defgh").await?.header("upload-offset"), "5");
+        let told = head(client, &parts[1]).await?;
+        assert_eq!((told.header("upload-concat"), told.header("upload-offset")), ("partial", "5"), "{kind:?}");
+        assert_eq!(stage.get("/d/whole").await?.status, 404, "a part is no file");
+        // They hold the room that the whole takes: more would be over the quota.
+        assert_eq!(stage.send(Method::PUT, "/more", &[], "123").await?.status, 507, "{kind:?}");
+        let whole = concat(client, &of_both, "/d/whole", &[]).await?;
+        assert_eq!(whole.status, 201, "{kind:?} {whole:?}");
+        let read = stage.get("/d/whole").await?;
+        assert_eq!((&read.body[..], read.header("content-type")), (&b"abcdefgh"[..], "text/x-own"), "{kind:?}");
+        let location = whole.header("location").to_owned();
+        let told = head(client, &location).await?;
+        assert_eq!((told.header("upload-length"), told.header("upload-offset")), ("8", "8"), "{kind:?}");
+        assert_eq!(told.header("upload-concat"), format!("final;{} {}", parts[0], parts[1]));
+        assert_eq!(patch(client, &location, 8, "").await?.status, 403, "it takes no bytes");
+        // Who did not see the answer asks again; for another file they are gone.
+        assert_eq!(concat(client, &of_both, "/d/whole", &[]).await?.header("location"), location, "{kind:?}");
+        assert_eq!(concat(client, &of_both, "/d/other", &[]).await?.status, 409, "{kind:?}");
+        assert_eq!(stage.send(Method::PUT, "/more", &[], "12").await?.status, 201, "{kind:?}");
+        assert_eq!(send(client, Method::DELETE, &location, &[VERSION], "").await?.status, 204);
+        assert_eq!(stage.names("?op=list&recursive=true").await?, ["d/", "d/whole", "more"], "{kind:?}");
+        assert_eq!(stage.delete("/more").await?.status, 200);
+        let alone = begun(client, "/alone", 1).await?;
+        for (wrong, more) in [
+            (format!("final;{alone}"), &[][..]),
+            (format!("final;{}", parts[0]), &[("upload-length", "3")]),
+            ("final;/v1/api/shop/files/a".to_owned(), &[]),
+            ("whole".to_owned(), &[("upload-length", "1")]),
+        ] {
+            let refused = concat(client, &wrong, "/d/whole", more).await?;
+            assert_eq!((refused.status, refused.code()?.as_str()), (400, "BAD_REQUEST"), "{kind:?} {wrong}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tus_js_client_uploads_in_parallel() -> anyhow::Result<()> {
+    let content: Vec<u8> = (0..12_000_000_u32).map(|index| (index * 7 + index / 251).to_le_bytes()[0]).collect();
+    for kind in [Kind::Local, Kind::S3] {
+        let stage = Stage::with(Shape::Split, kind, OPEN).await?;
+        let file = stage.folder.path().join("film.bin");
+        std::fs::write(&file, &content)?;
+        let endpoint = format!("http://{}{UPLOADS}", stage.mesh.client.address());
+        let metadata = json!({ "path": "/film.bin", "filetype": "video/x-own" }).to_string();
+        let file = file.display().to_string();
+        let told = node_tool::script("tus_upload.js", &[&endpoint, &file, "1000000", &metadata, "", "3"]).await?;
+        ensure!(told.contains("\"done\""), "{told}");
+        let read = stage.get("/film.bin").await?;
+        ensure!(read.body == content && read.header("content-type") == "video/x-own", "{kind:?}: {}", read.body.len());
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

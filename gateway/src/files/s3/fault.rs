@@ -5,6 +5,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use mesh::{Call, Code, Fault};
 use s3s::{S3Error, S3ErrorCode};
 
+use crate::error::RETRY_AFTER;
+
 /// Detail of a fault that has a code of the protocol of its own.
 const CODE: &str = "s3";
 
@@ -31,10 +33,14 @@ pub fn error_of(fault: Fault) -> S3Error {
     let code = fault.detail(CODE).unwrap_or_else(|| code_of(&fault)).to_owned();
     let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
     let status = code.status_code().or_else(|| StatusCode::from_u16(fault.code.http()).ok());
-    let etag = fault.detail(ETAG).and_then(|etag| HeaderValue::from_str(etag).ok());
+    let told = [(ETAG, header::ETAG), (RETRY_AFTER, header::RETRY_AFTER)].map(|(detail, name)| {
+        let value = fault.detail(detail).and_then(|value| HeaderValue::from_str(value).ok())?;
+        Some((name, value))
+    });
     let mut error = S3Error::with_message(code, fault.message);
-    if let Some(etag) = etag {
-        error.set_headers(HeaderMap::from_iter([(header::ETAG, etag)]));
+    let told = HeaderMap::from_iter(told.into_iter().flatten());
+    if !told.is_empty() {
+        error.set_headers(told);
     }
     if let Some(status) = status {
         error.set_status_code(status);

@@ -3,15 +3,20 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use mesh::{Code, Fault};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use proto::storage::Entry;
+use proto::{
+    Links,
+    storage::{Entry, ListUploadsRequest, ListUploadsResponse},
+};
 use query::file::{FilePath, PAGE_MAX};
 use s3s::dto::{
-    CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+    CommonPrefix, EncodingType, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
+    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, Object,
 };
 
 use super::{
     description::{etag, moment},
     fault::{invalid, not_implemented},
+    multipart::owner,
     objects::bucket,
 };
 use crate::files::{FileTarget, ListQuery, Listed, ProjectFiles, page};
@@ -272,6 +277,56 @@ pub async fn list(files: &ProjectFiles, input: ListObjectsInput) -> Result<ListO
             ..ListObjectsOutput::default()
         });
     }
+}
+
+/// `ListMultipartUploads`: those of the access key that asks.
+pub async fn uploads(
+    files: &ProjectFiles,
+    input: ListMultipartUploadsInput,
+) -> Result<ListMultipartUploadsOutput, Fault> {
+    let encoding = Encoding::of(input.encoding_type.as_ref())?;
+    if input.delimiter.as_deref().is_some_and(|delimiter| !delimiter.is_empty()) {
+        return Err(not_implemented("the delimiter of uploads"));
+    }
+    let target = bucket(files, &input.bucket)?;
+    let limit = u32::try_from(input.max_uploads.unwrap_or(i32::MAX));
+    let limit = limit.map_err(|_| invalid("InvalidArgument", "invalid max-uploads: must not be negative"))?;
+    let limit = limit.clamp(1, PAGE_MAX);
+    // No rule is asked of it, and it costs the most.
+    files.count_request(std::slice::from_ref(&target.bucket.id)).await?;
+    let request = ListUploadsRequest {
+        project: files.project.id.to_string(),
+        bucket: target.bucket.id.clone(),
+        owner: owner(files),
+        prefix: input.prefix.clone().unwrap_or_default(),
+        after_path: input.key_marker.clone().unwrap_or_default(),
+        after_id: input.upload_id_marker.clone().unwrap_or_default(),
+        limit,
+    };
+    let ListUploadsResponse { uploads, more } =
+        files.service.mesh().storage().list_uploads(&files.caller.call, request).await?;
+    let last = uploads.last().filter(|_| more);
+    let (next_key_marker, next_upload_id_marker) =
+        (last.map(|last| encoding.told(last.path.clone())), last.map(|last| last.id.clone()));
+    let told = uploads.into_iter().map(|upload| MultipartUpload {
+        initiated: moment(upload.changed_ms),
+        key: Some(encoding.told(upload.path)),
+        upload_id: Some(upload.id),
+        ..MultipartUpload::default()
+    });
+    Ok(ListMultipartUploadsOutput {
+        uploads: Some(told.collect()),
+        is_truncated: Some(more),
+        next_key_marker,
+        next_upload_id_marker,
+        max_uploads: i32::try_from(limit).ok(),
+        bucket: Some(input.bucket),
+        prefix: input.prefix.map(|prefix| encoding.told(prefix)),
+        key_marker: input.key_marker.map(|marker| encoding.told(marker)),
+        upload_id_marker: input.upload_id_marker,
+        encoding_type: input.encoding_type,
+        ..ListMultipartUploadsOutput::default()
+    })
 }
 
 #[cfg(test)]

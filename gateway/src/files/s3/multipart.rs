@@ -106,7 +106,7 @@ impl OpenUpload {
 }
 
 /// What tells the access key of a request from others.
-fn owner(files: &ProjectFiles) -> Vec<u8> {
+pub fn owner(files: &ProjectFiles) -> Vec<u8> {
     let id = match &files.credential {
         Credential::AccessKey(id) => id.as_str(),
         Credential::Token | Credential::Signature(_) => "",
@@ -130,7 +130,8 @@ pub async fn create(
     };
     let grant = files.grant(access).await?;
     let label = String::new();
-    let request = BeginUploadRequest { grant, content_type, meta, owner: owner(files), label, in_parts: true };
+    let request =
+        BeginUploadRequest { grant, content_type, meta, owner: owner(files), label, in_parts: true, partial: false };
     let begun = files.service.mesh().storage().begin_upload(&files.caller.call, request).await?;
     Ok(CreateMultipartUploadOutput {
         abort_date: moment(begun.expires_ms),

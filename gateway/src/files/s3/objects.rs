@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, header};
 use mesh::{Code, Fault};
+use percent_encoding::percent_decode_str;
 use proto::storage::{ByteRange, Description, Entry};
 use query::file::FilePath;
 use s3s::{
@@ -97,7 +98,7 @@ pub async fn put(files: &ProjectFiles, request: S3Request<PutObjectInput>) -> Re
 fn check_no_part(query: &str) -> Result<(), Fault> {
     let names = query.split('&').filter_map(|parameter| parameter.split('=').next());
     for (found, missing) in [("partNumber", "uploadId"), ("uploadId", "partNumber")] {
-        if names.clone().any(|name| name == found) {
+        if names.clone().any(|name| percent_decode_str(name).eq(found.bytes())) {
             return Err(invalid("InvalidArgument", format!("invalid {found}: expected {missing} beside it")));
         }
     }

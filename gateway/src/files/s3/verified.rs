@@ -163,6 +163,8 @@ impl Verified {
             caller: self.caller.clone(),
             project,
             credential: Credential::AccessKey(credentials.access_key.clone()),
+            peer: None,
+            counted: std::sync::Mutex::default(),
         }))
     }
 

@@ -8,15 +8,16 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header as http_header};
 use mesh::{Code, Fault, seal};
 use proto::{
     Links,
-    auth::{FileAccess, WireFileOperation},
+    auth::{FileAccess, SignedGrant, WireFileOperation},
     storage::{
-        BeginUploadRequest, Checksum, DropUploadRequest, FindUploadRequest, FindUploadResponse, PutBegin, PutFinish,
-        PutResponse, Resumption,
+        BeginUploadRequest, BeginUploadResponse, Checksum, ConcatUploadsRequest, DropUploadRequest, FindUploadRequest,
+        FindUploadResponse, PutBegin, PutFinish, PutResponse, Resumption,
     },
 };
 use query::{file::FileOperation, media_type};
 
 use super::{
+    concat::Concat,
     empty,
     header::{
         self, Metadata, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA,
@@ -46,6 +47,17 @@ pub struct UploadRequest<'a> {
     pub id: &'a str,
 }
 
+/// An upload that its caller may begin.
+struct NewUpload {
+    grant: Option<SignedGrant>,
+    content_type: String,
+    meta: String,
+    /// What tells its creator from others.
+    owner: Vec<u8>,
+    /// What its creator is told again.
+    label: String,
+}
+
 impl UploadRequest<'_> {
     /// The answer.
     pub async fn respond(&self, method: &Method, body: &mut Body) -> Result<Response, Fault> {
@@ -60,22 +72,21 @@ impl UploadRequest<'_> {
 
     /// `POST`: begins an upload, with its first bytes where they are sent along.
     async fn create(&self, body: &mut Body) -> Result<Response, Fault> {
-        for unknown in [UPLOAD_DEFER_LENGTH, UPLOAD_CONCAT] {
-            if self.headers.contains_key(&unknown) {
-                return Err(error::bad_request(format!("invalid {unknown}: not supported")));
-            }
+        if self.headers.contains_key(&UPLOAD_DEFER_LENGTH) {
+            return Err(error::bad_request(format!("invalid {UPLOAD_DEFER_LENGTH}: not supported")));
         }
         let has_bytes = self.has_bytes()?;
         if !has_bytes && !body.is_end_stream() {
             return Err(unsupported_type());
         }
+        let is_partial = match Concat::of(self.headers, &self.files.project.id)? {
+            Concat::Whole => false,
+            Concat::Partial => true,
+            Concat::Final(ids) => return Box::pin(self.concat(ids, body.is_end_stream())).await,
+        };
         let size = header::number(self.headers, &UPLOAD_LENGTH)?;
-        let begun = self.files.within_time(self.begin(size)).await?;
-        let mut response = empty(StatusCode::CREATED);
-        let location = format!("{API_PREFIX}{}/uploads/{}", self.files.project.id, begun.id);
-        let location = HeaderValue::from_str(&location);
-        let location = location.map_err(|error| Fault::internal("the upload could not be begun", error))?;
-        response.headers_mut().insert(http_header::LOCATION, location);
+        let begun = self.files.within_time(self.begin(size, is_partial)).await?;
+        let mut response = self.created(&begun.id)?;
         let mut expires_ms = begun.expires_ms;
         // A file without bytes is complete at once.
         if has_bytes || size == 0 {
@@ -88,7 +99,47 @@ impl UploadRequest<'_> {
         Ok(response)
     }
 
-    async fn begin(&self, size: u64) -> Result<proto::storage::BeginUploadResponse, Fault> {
+    fn created(&self, id: &str) -> Result<Response, Fault> {
+        let mut response = empty(StatusCode::CREATED);
+        let location = HeaderValue::from_str(&format!("{API_PREFIX}{}/uploads/{id}", self.files.project.id));
+        let location = location.map_err(|error| Fault::internal("the upload could not be begun", error))?;
+        response.headers_mut().insert(http_header::LOCATION, location);
+        Ok(response)
+    }
+
+    /// Puts a file together of the uploads with these ids: each was begun by the caller, as a part, and is complete. It may
+    /// take as long as to write the file.
+    async fn concat(&self, ids: Vec<String>, has_no_body: bool) -> Result<Response, Fault> {
+        if self.headers.contains_key(&UPLOAD_LENGTH) || !has_no_body {
+            return Err(error::bad_request(
+                "a file that is put together has no upload-length, and no bytes of its own",
+            ));
+        }
+        let mut size = 0_u64;
+        for id in &ids {
+            let found = self.files.within_time(self.own(id)).await?;
+            if !found.partial {
+                return Err(error::bad_request("invalid upload-concat: an upload was not begun as partial"));
+            }
+            size = size.saturating_add(found.size);
+        }
+        let NewUpload { grant, content_type, meta, owner, label } =
+            self.files.within_time(self.described(size)).await?;
+        let request = ConcatUploadsRequest { grant, content_type, meta, owner, label, ids };
+        let joined = self.files.service.mesh().storage().concat_uploads(&self.files.caller.call, request).await?;
+        let mut response = self.created(&joined.id)?;
+        response.headers_mut().extend(header::expires(joined.expires_ms).map(|expires| (UPLOAD_EXPIRES, expires)));
+        Ok(response)
+    }
+
+    async fn begin(&self, size: u64, partial: bool) -> Result<BeginUploadResponse, Fault> {
+        let NewUpload { grant, content_type, meta, owner, label } = self.described(size).await?;
+        let request = BeginUploadRequest { grant, content_type, meta, owner, label, in_parts: false, partial };
+        Ok(self.files.service.mesh().storage().begin_upload(&self.files.caller.call, request).await?)
+    }
+
+    /// What the metadata of the request says of a file of `size` bytes, and the grant to write it.
+    async fn described(&self, size: u64) -> Result<NewUpload, Fault> {
         let metadata = Metadata::of(self.headers)?;
         let path = metadata.get("path");
         if path.is_empty() {
@@ -109,16 +160,15 @@ impl UploadRequest<'_> {
         };
         let grant = self.files.grant(access).await?;
         let owner = self.bearer().await?;
-        let request = BeginUploadRequest { grant, content_type, meta, owner, label: metadata.label, in_parts: false };
-        Ok(self.files.service.mesh().storage().begin_upload(&self.files.caller.call, request).await?)
+        Ok(NewUpload { grant, content_type, meta, owner, label: metadata.label })
     }
 
     /// `HEAD`: how far the upload is. One that is complete is published first: a client that is told so sends nothing more.
     async fn tell(&self) -> Result<Response, Fault> {
-        let found = self.own().await?;
+        let found = self.own(self.id).await?;
         self.files.grant(access_of(&found)).await?;
         let (mut offset, mut expires_ms) = (found.offset, found.expires_ms);
-        if offset == found.size && !found.published {
+        if offset == found.size && !found.published && !found.partial {
             let stored = self.append(&found, self.id, (offset, None), &mut Body::empty()).await?;
             (offset, expires_ms) = (stored.offset, stored.expires_ms);
         }
@@ -130,6 +180,7 @@ impl UploadRequest<'_> {
             headers.extend(HeaderValue::from_str(&found.label).ok().map(|label| (UPLOAD_METADATA, label)));
         }
         headers.extend(header::expires(expires_ms).map(|expires| (UPLOAD_EXPIRES, expires)));
+        headers.extend(Concat::told(&found, &self.files.project.id).map(|told| (UPLOAD_CONCAT, told)));
         Ok(response)
     }
 
@@ -140,7 +191,10 @@ impl UploadRequest<'_> {
         }
         let offset = header::number(self.headers, &UPLOAD_OFFSET)?;
         let checksum = header::checksum(self.headers)?;
-        let found = self.own().await?;
+        let found = self.own(self.id).await?;
+        if !found.joined_of.is_empty() {
+            return Err(Fault::new(Code::Denied, "a file that was put together of uploads takes no bytes"));
+        }
         let stored = self.append(&found, self.id, (offset, checksum), body).await?;
         let mut response = empty(StatusCode::NO_CONTENT);
         response.headers_mut().insert(UPLOAD_OFFSET, stored.offset.into());
@@ -150,7 +204,7 @@ impl UploadRequest<'_> {
 
     /// `DELETE`: the upload ends; a file that was published stays.
     async fn end(&self) -> Result<Response, Fault> {
-        let found = self.own().await?;
+        let found = self.own(self.id).await?;
         let request = DropUploadRequest { grant: self.files.grant(access_of(&found)).await?, id: self.id.to_owned() };
         self.files.service.mesh().storage().drop_upload(&self.files.caller.call, request).await?;
         Ok(empty(StatusCode::NO_CONTENT))
@@ -178,7 +232,7 @@ impl UploadRequest<'_> {
                 return Ok(());
             }
             let Some(sent) = sending.body(body).await? else { return Ok(()) };
-            let grant = match offset.checked_add(sent) == Some(found.size) {
+            let grant = match offset.checked_add(sent) == Some(found.size) && !found.partial {
                 // Rules may have changed since it was begun.
                 true => self.files.grant(access).await?,
                 false => None,
@@ -190,8 +244,8 @@ impl UploadRequest<'_> {
     }
 
     /// The upload, if the caller is who began it. Whether they may still write its file is asked by each operation.
-    async fn own(&self) -> Result<FindUploadResponse, Fault> {
-        let found = self.find(self.id).await?;
+    async fn own(&self, id: &str) -> Result<FindUploadResponse, Fault> {
+        let found = self.find(id).await?;
         match found.owner.is_empty() || found.owner == self.bearer().await? {
             true => Ok(found),
             false => Err(Fault::new(Code::Denied, "only who began the upload may go on with it")),

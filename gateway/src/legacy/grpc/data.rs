@@ -63,7 +63,7 @@ impl SpaceCloud {
     pub(super) async fn read_rows(&self, request: Request<api::ReadRequest>) -> Result<CallAnswer, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
         let refusal = RefusedCall::of(&accepted);
-        let AskedCall { caller, project, meta, message } = accepted;
+        let AskedCall { caller, project, meta, message, .. } = accepted;
         let answered = async {
             let api::ReadRequest { find, operation, options: asked, .. } = message;
             let fields = fields([
@@ -103,7 +103,7 @@ impl SpaceCloud {
         wanted: impl FnOnce(M) -> Result<Object, Fault>,
     ) -> Result<Bytes, RefusedCall> {
         let refusal = RefusedCall::of(&accepted);
-        let AskedCall { caller, project, meta, message } = accepted;
+        let AskedCall { caller, project, meta, message, .. } = accepted;
         let written = async {
             let fields = Fields::new(wanted(message)?);
             let table_ref = table_ref(&meta)?;
@@ -118,7 +118,7 @@ impl SpaceCloud {
     pub(super) async fn write_batch(&self, request: Request<api::BatchRequest>) -> Result<Bytes, RefusedCall> {
         let accepted = self.accept(request, |message| message.meta.take())?;
         let refusal = RefusedCall::of(&accepted);
-        let AskedCall { caller, project, meta, message } = accepted;
+        let AskedCall { caller, project, meta, message, .. } = accepted;
         let written = async {
             let database = required("meta.dbType", &meta.db_type)?;
             let items = message.batchrequest.into_iter().enumerate().map(|(index, item)| self.batch_item(index, item));

@@ -27,8 +27,8 @@ struct NamedEntry {
 
 impl SpaceCloud {
     async fn files<M>(&self, accepted: AskedCall<M>) -> Result<(ProjectFiles, M), Fault> {
-        let AskedCall { caller, meta, message, .. } = accepted;
-        Ok((ProjectFiles::of(&self.service, caller, &meta.project).await?, message))
+        let AskedCall { caller, meta, message, peer, .. } = accepted;
+        Ok((ProjectFiles::of(&self.service, caller, &meta.project, peer).await?, message))
     }
 
     pub(super) async fn make_folder(&self, request: Request<api::CreateFolderRequest>) -> Result<Bytes, RefusedCall> {
@@ -112,7 +112,7 @@ impl SpaceCloud {
             };
             opened.await.map_err(refusal)
         };
-        match opened.await {
+        match Box::pin(opened).await {
             Err(refusal) => stream::iter([Ok(refused(&refusal))]).boxed(),
             Ok(data) => {
                 let data = data.map_ok(|data| stream::iter(pieces(data)).map(Ok)).try_flatten();

@@ -111,6 +111,10 @@ fn smallest(folder: &OwnedFd, after: &str, count: usize, is_root: bool) -> Resul
         let Ok(name) = entry.file_name().to_str() else { continue };
         let is_own = is_root
             && name.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX));
+        // Also with a slash at its end it comes before.
+        if name.bytes().chain([b'/']).le(after.bytes()) {
+            continue;
+        }
         if is_own || !FilePath::parse(&format!("/x/{name}")).is_ok_and(|path| path.name() == name) {
             continue;
         }

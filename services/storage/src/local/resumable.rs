@@ -15,12 +15,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Local, Root, attributes, on_disk, parts, tree, upload, write_all};
+use super::{Local, LocalReader, Root, attributes, on_disk, parts, tree, upload, write_all};
 use crate::{
     Error,
     content_type::SNIFFED_BYTES,
     object::{Publication, Published},
-    read::PIECE_BYTES,
+    read::{PIECE_BYTES, Parts, Pieces},
     record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, of_path},
 };
 
@@ -58,12 +58,38 @@ impl Local {
             if unfinished(root, of_path(&name))? >= OF_PATH_MAX {
                 return Err(Error::TooManyUploads);
             }
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat(&root.resumable, &name, flags, Mode::from_raw_mode(0o666))?;
-            let file = openat(&root.resumable, record_name(&name), flags, Mode::from_raw_mode(0o666))?;
-            write_all(&file, &record)?;
-            fsync(&file)?;
-            Ok(fsync(&root.resumable)?)
+            openat(&root.resumable, &name, new_file(), Mode::from_raw_mode(0o666))?;
+            write_record(root, &name, &record)
+        })
+        .await
+    }
+
+    /// Notes an upload whose file was published.
+    pub async fn note_published(&self, name: &str, record: &Record) -> Result<(), Error> {
+        let (name, record) = (name.to_owned(), record.written()?);
+        self.blocking(move |root| {
+            // One that a loss of power has left.
+            match unlinkat(&root.resumable, record_name(&name), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+            write_record(root, &name, &record)
+        })
+        .await
+    }
+
+    /// The bytes of an upload that count, and how many that are.
+    pub async fn read_upload(&self, name: &str) -> Result<(u64, Pieces), Error> {
+        let name = name.to_owned();
+        self.blocking(move |root| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = match openat(&root.resumable, &name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => return Err(Error::NoUpload),
+                file => file?,
+            };
+            let size = verified(&file)?;
+            let reader = LocalReader { file: Arc::new(file), size, hash: None };
+            Ok((size, reader.parts(Parts::Whole)))
         })
         .await
     }
@@ -72,6 +98,16 @@ impl Local {
     pub async fn find_upload(&self, name: &str) -> Result<Found, Error> {
         let name = name.to_owned();
         self.blocking(move |root| found(root, &name)).await
+    }
+
+    /// The names of the uploads that `wanted` wants.
+    pub async fn upload_names(&self, wanted: impl Fn(&str) -> bool + Send + 'static) -> Result<Vec<String>, Error> {
+        self.blocking(move |root| {
+            let names = tree::names(&root.resumable)?;
+            let of_record = |name: String| Some(name.strip_suffix(RECORD).filter(|name| wanted(name))?.to_owned());
+            names.filter_map(|name| name.map(of_record).transpose()).collect()
+        })
+        .await
     }
 
     /// The upload, for one stream alone. Bytes that could not be verified are left out.
@@ -89,6 +125,19 @@ impl Local {
         let name = name.to_owned();
         self.blocking(move |root| forget(root, &name)).await
     }
+}
+
+/// How a new file is opened.
+fn new_file() -> OFlags {
+    OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+/// Writes the record of an upload, which is there after a loss of power.
+fn write_record(root: &Root, name: &str, record: &[u8]) -> Result<(), Error> {
+    let file = openat(&root.resumable, record_name(name), new_file(), Mode::from_raw_mode(0o666))?;
+    write_all(&file, record)?;
+    fsync(&file)?;
+    Ok(fsync(&root.resumable)?)
 }
 
 /// The name of the record of an upload.
@@ -309,18 +358,31 @@ impl LocalAppend {
         Ok((self, beginning))
     }
 
-    /// Publishes the file. Where that fails, the upload stays as it is.
-    pub async fn publish(mut self, publication: Publication) -> Result<Published, Error> {
+    /// All of it, with its hash.
+    pub async fn joined(mut self) -> Result<LocalJoined, Error> {
         let mut growing = self.take()?;
-        on_disk(move || {
-            let hash = growing.hash()?;
-            let from = (&growing.root.resumable, growing.name.as_str());
-            upload::publish(&growing.root, from, &growing.file, hash, publication)
-        })
-        .await
+        on_disk(move || growing.hash().map(|hash| LocalJoined { growing, hash })).await
     }
 
     fn take(&mut self) -> Result<Box<Growing>, Error> {
         self.growing.take().ok_or_else(|| Error::Backend("an upload went on after it had failed".to_owned()))
+    }
+}
+
+/// An upload that is complete.
+pub struct LocalJoined {
+    growing: Box<Growing>,
+    hash: blake3::Hash,
+}
+
+impl LocalJoined {
+    /// Publishes the file. Where that fails, the upload stays as it is.
+    pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
+        let Self { growing, hash } = self;
+        on_disk(move || {
+            let from = (&growing.root.resumable, growing.name.as_str());
+            upload::publish(&growing.root, from, &growing.file, hash, publication)
+        })
+        .await
     }
 }

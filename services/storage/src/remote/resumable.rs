@@ -8,15 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use query::file::FilePath;
 
-use super::{Remote, held::Held};
+use super::{ObjectUpload, Remote, held::Held};
 use crate::{
     Error,
     content_type::SNIFFED_BYTES,
     object::{Publication, Published},
+    read::Pieces,
     record::{Found, LIFETIME_MS, OF_PATH_MAX, RECORD_BYTES, Record, StoredPart, of_path, part_name, part_number},
 };
 
@@ -108,6 +109,36 @@ impl Remote {
         Ok(())
     }
 
+    /// Notes an upload whose file was published.
+    pub async fn note_published(&self, name: &str, record: &Record) -> Result<(), Error> {
+        // Whoever finds its record finds that.
+        self.store.put(&self.location(&key(name, PUBLISHED))?, PutPayload::default()).await?;
+        self.store.put(&self.location(&key(name, RECORD))?, record.written()?.into()).await?;
+        Ok(())
+    }
+
+    /// The bytes of an upload that count, and how many that are.
+    pub async fn read_upload(&self, name: &str) -> Result<(u64, Pieces), Error> {
+        let stored = self.stored(name).await?;
+        let (size, name) = (stored.offset(), name.to_owned());
+        let remote = self.clone();
+        let opened = stream::iter(stored.pieces).then(move |(start, size)| {
+            let (remote, key) = (remote.clone(), piece_key(&name, start));
+            async move {
+                let found = match remote.store.get(&remote.location(&key)?).await {
+                    Err(object_store::Error::NotFound { .. }) => return Err(Error::TakenOver),
+                    found => found?,
+                };
+                // Another stream has replaced it.
+                match found.meta.size == size {
+                    true => Ok(found.into_stream().map_err(Error::from)),
+                    false => Err(Error::TakenOver),
+                }
+            }
+        });
+        Ok((size, opened.try_flatten().boxed()))
+    }
+
     /// Uploads to a path that are not published, as far as they count.
     async fn unfinished(&self, of_path: &str) -> Result<usize, Error> {
         let folder = self.location(RESUMABLE)?;
@@ -141,6 +172,13 @@ impl Remote {
         let (record, stored) = (Record::read(&bytes)?, self.stored(name).await?);
         let offset = if stored.is_published { record.size } else { stored.offset() };
         Found { record, offset, is_published: stored.is_published, changed_ms: stored.changed_ms }.in_time()
+    }
+
+    /// The names of the uploads that `wanted` wants. Their pieces are not listed.
+    pub async fn upload_names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
+        let folders = self.store.list_with_delimiter(Some(&self.location(RESUMABLE)?)).await?.common_prefixes;
+        let names = folders.iter().filter_map(Path::filename);
+        Ok(names.filter(|name| wanted(name)).map(str::to_owned).collect())
     }
 
     async fn stored(&self, name: &str) -> Result<Stored, Error> {
@@ -381,10 +419,10 @@ impl ObjectAppend {
         Ok((self, beginning))
     }
 
-    /// Publishes the file. Where that fails, the upload stays as it is.
-    pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
+    /// All of its pieces as one object that is not there yet.
+    pub async fn joined(self, publication: &Publication) -> Result<ObjectJoined, Error> {
         let (remote, name) = (&self.remote, self.name()?);
-        let Publication { path, content_type, meta, .. } = &publication;
+        let Publication { path, content_type, meta, .. } = publication;
         let mut upload = remote.begin(Some(path), content_type, meta);
         for (start, size) in &self.pieces {
             let mut bytes = match remote.store.get(&remote.location(&piece_key(name, *start))?).await {
@@ -401,8 +439,23 @@ impl ObjectAppend {
                 return Err(Error::TakenOver);
             }
         }
-        let published = upload.publish(publication).await?;
-        remote.close_upload(name).await?;
+        Ok(ObjectJoined { append: self, upload })
+    }
+}
+
+/// An upload that is complete.
+pub struct ObjectJoined {
+    append: ObjectAppend,
+    upload: ObjectUpload,
+}
+
+impl ObjectJoined {
+    /// Publishes the file. Where that fails, the upload stays as it is.
+    pub async fn publish(self, publication: Publication) -> Result<Published, Error> {
+        let published = self.upload.publish(publication).await?;
+        if let Err(error) = self.append.remote.close_upload(self.append.name()?).await {
+            tracing::warn!(%error, "the pieces of a file that was joined could not be removed");
+        }
         Ok(published)
     }
 }

@@ -34,6 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// An upload that goes on with a stream.
 struct Append<'a> {
     bucket: &'a Bucket,
+    name: String,
     record: Record,
     appending: Appending,
     verification: Option<Verification>,
@@ -56,7 +57,7 @@ pub async fn append(
     }
     check_terms(&terms, &bucket, &found.record)?;
     // The limit may have changed since it was begun.
-    put::check_size(&bucket, found.record.size)?;
+    put::check_size(&bucket, &found.record.file_path()?, found.record.size)?;
     let verification = resumption.checksum.map(Verification::try_from).transpose()?;
     if found.is_published {
         // Who did not see the answer comes again, with nothing more to send.
@@ -75,7 +76,8 @@ pub async fn append(
         return Err(wrong_offset(offset, resumption.offset).into());
     }
     let taken_bytes = uploads.taken_bytes.clone();
-    let append = Append { bucket: &bucket, record: found.record, appending, verification, offset, taken_bytes };
+    let record = found.record;
+    let append = Append { bucket: &bucket, name, record, appending, verification, offset, taken_bytes };
     Box::pin(append.run(&uploads.verifier, messages, &turn)).await
 }
 
@@ -163,10 +165,11 @@ impl Append<'_> {
             self.appending.discard().await?;
             return Err(error);
         }
-        let Self { bucket, record, appending, offset, .. } = self;
+        let Self { bucket, name, record, appending, offset, .. } = self;
         let appending = appending.keep().await?;
         let expires_ms = expires_ms(clock::unix_ms(std::time::SystemTime::now()));
-        let Some(grant) = finish.grant.filter(|_| offset == record.size) else {
+        let is_whole = offset == record.size && !record.is_partial;
+        let Some(grant) = finish.grant.filter(|_| is_whole) else {
             return Ok(PutResponse { offset, expires_ms, ..PutResponse::default() });
         };
         check_terms(&terms(verifier, Some(grant), FileOperation::Create)?, bucket, &record)?;
@@ -177,7 +180,7 @@ impl Append<'_> {
         let precondition: Option<Precondition> = finish.precondition;
         let publication =
             Publication { path, content_type, meta: record.meta, precondition, needs_parent: finish.needs_parent };
-        let published = Box::pin(appending.publish(publication)).await?;
+        let published = Box::pin(bucket.publish_upload(appending, publication, (name, record.size))).await?;
         Ok(PutResponse { entry: Some(published.file.into()), created: published.created, offset, expires_ms })
     }
 }

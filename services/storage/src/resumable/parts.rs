@@ -8,10 +8,10 @@ use proto::{
         PutRequest, PutResponse, StoredPart, UploadPart, put_request::Part,
     },
 };
-use query::file::{FileOperation, FileTerms, PAGE_MAX};
+use query::file::{FileOperation, FilePath, FileTerms, PAGE_MAX};
 use tonic::Streaming;
 
-use super::{Uploads, ids::UploadId, named_path};
+use super::{Uploads, ids::UploadId, named_path, sizes::ComingPart};
 use crate::{
     Error,
     buckets::Bucket,
@@ -63,9 +63,13 @@ pub async fn put(
         return Err(Error::NoUpload.into());
     }
     let backend = bucket.backend()?;
-    let coming = match bucket.spec.limits.size {
-        Some(_) => Some(uploads.part_sizes.begin(backend, &name, number).await?),
-        None => None,
+    let file = FilePath::from_key(&found.record.path).map_err(Error::from)?;
+    let mut coming = match bucket.size_limit(&file).is_some() || bucket.has_quota() {
+        true => {
+            let part = uploads.part_sizes.begin(backend, &name, number).await?;
+            Some(CountedPart { bucket: &bucket, name: &name, file: &file, part: Some(part) })
+        }
+        false => None,
     };
     let path = backend.part_path(&name, number);
     let mut upload = backend.begin(Some(&path), BYTES, "").await?;
@@ -77,7 +81,7 @@ pub async fn put(
         match message.and_then(|message| message.part) {
             Some(Part::Data(data)) => {
                 if let Some(coming) = &coming {
-                    put::check_size(&bucket, coming.grow(data.len() as u64))?;
+                    coming.grow(data.len() as u64).await?;
                 }
                 uploads.taken_bytes.inc_by(data.len() as u64);
                 upload.write(data).await?;
@@ -96,10 +100,40 @@ pub async fn put(
     };
     let published = Box::pin(upload.publish(publication)).await?;
     backend.touch_upload(&name).await?;
-    if let Some(coming) = coming {
+    if let Some(coming) = &mut coming {
         coming.stored();
     }
     Ok(PutResponse { entry: Some(published.file.into()), created: published.created, ..PutResponse::default() })
+}
+
+/// A part that counts against the limits of its bucket as it comes. Dropped, it counts no longer, unless it is stored.
+struct CountedPart<'a> {
+    bucket: &'a Bucket,
+    /// Of the upload.
+    name: &'a str,
+    file: &'a FilePath,
+    part: Option<ComingPart>,
+}
+
+impl CountedPart<'_> {
+    async fn grow(&self, bytes: u64) -> Result<(), Error> {
+        let Some(part) = &self.part else { return Ok(()) };
+        put::check_size(self.bucket, self.file, part.grow(bytes))?;
+        self.bucket.hold_upload(self.name, self.file, || part.total()).await
+    }
+
+    fn stored(&mut self) {
+        if let Some(part) = &mut self.part {
+            part.stored();
+        }
+    }
+}
+
+impl Drop for CountedPart<'_> {
+    fn drop(&mut self) {
+        let Some(ended) = self.part.take().map(ComingPart::end) else { return };
+        self.bucket.shrink_upload(self.name, || ended.total().or(Some(0)));
+    }
 }
 
 /// A page of the parts that have come.
@@ -135,7 +169,8 @@ pub async fn join(uploads: &Uploads, request: JoinPartsRequest) -> Result<JoinPa
     }
     let (content_type, meta) = (found.record.content_type, found.record.meta);
     let begin = PutBegin { content_type, meta, ..PutBegin::default() };
-    let mut incoming = Incoming::begin(&bucket, terms, begin).await?;
+    let incoming = Box::pin(Incoming::begin_of(&bucket, terms, begin, vec![name.clone()])).await?;
+    let mut incoming = incoming.of_parts();
     let turn = uploads.takeovers.begin(&name);
     let joined = async {
         for part in parts {
@@ -148,9 +183,9 @@ pub async fn join(uploads: &Uploads, request: JoinPartsRequest) -> Result<JoinPa
         () = turn.taken_over.cancelled() => return Err(Error::TakenOver),
     }
     let finish = PutFinish { precondition, ..PutFinish::default() };
-    let published = Box::pin(incoming.finish(&uploads.verifier, finish)).await?;
+    // Parts that still come are of no use.
     uploads.part_sizes.forget(&name);
-    backend.close_upload(&name).await?;
+    let published = Box::pin(incoming.finish(&uploads.verifier, finish)).await?;
     Ok(JoinPartsResponse { entry: Some(published.file.into()), created: published.created })
 }
 

@@ -52,6 +52,8 @@ struct UploadSizes {
     total: u64,
     /// When the last one has ended.
     rests_since: Option<Instant>,
+    /// Whether the upload has ended: nothing more of it counts.
+    has_ended: bool,
 }
 
 /// A part that is coming. Dropped, it counts no longer, unless it is stored.
@@ -121,7 +123,9 @@ impl KnownUploads {
 
     fn forget(&mut self, name: &str) {
         if let Some(upload) = self.uploads.remove(name) {
-            self.parts -= locked(&upload).stored.len();
+            let mut upload = locked(&upload);
+            upload.has_ended = true;
+            self.parts -= upload.stored.len();
         }
     }
 }
@@ -186,10 +190,36 @@ impl ComingPart {
         locked(&self.upload).grow(self.stream, bytes)
     }
 
+    /// The bytes of all parts of the upload, each as the largest of what has come and what is coming of it; `None` once the
+    /// upload has ended.
+    pub fn total(&self) -> Option<u64> {
+        total(&self.upload)
+    }
+
     /// Notes that the part has come as a whole.
-    pub fn stored(mut self) {
+    pub fn stored(&mut self) {
         self.is_stored = true;
     }
+
+    /// Ends it; the upload goes on.
+    pub fn end(self) -> CountedUpload {
+        CountedUpload(self.upload.clone())
+    }
+}
+
+/// An upload of which a part has ended.
+pub struct CountedUpload(Arc<Mutex<UploadSizes>>);
+
+impl CountedUpload {
+    /// The bytes of all of its parts; `None` where it has ended.
+    pub fn total(&self) -> Option<u64> {
+        total(&self.0)
+    }
+}
+
+fn total(upload: &Mutex<UploadSizes>) -> Option<u64> {
+    let upload = locked(upload);
+    (!upload.has_ended).then_some(upload.total)
 }
 
 impl Drop for ComingPart {
@@ -216,6 +246,10 @@ mod tests {
         sizes.coming(name, number, Some(Vec::new())).expect("it is counted")
     }
 
+    fn stored(mut part: ComingPart) {
+        part.stored();
+    }
+
     /// Uploads and parts that are known.
     fn known(sizes: &PartSizes) -> (usize, usize) {
         let known = sizes.known();
@@ -229,19 +263,19 @@ mod tests {
         let sizes = PartSizes::default();
         let (first, second) = (coming(&sizes, "a", 1), coming(&sizes, "a", 2));
         assert_eq!((first.grow(10), second.grow(5), first.grow(1)), (10, 15, 16));
-        first.stored();
-        assert_eq!(second.grow(1), 17);
+        stored(first);
+        assert_eq!((second.grow(1), second.total()), (17, Some(17)));
         // A part that comes again counts as the larger of the two for others, and takes the place of the one before.
         let again = coming(&sizes, "a", 1);
         assert_eq!((again.grow(3), second.grow(0)), (9, 17));
         assert_eq!((again.grow(20), second.grow(0)), (29, 29));
-        drop(again);
+        assert_eq!(again.end().total(), Some(17));
         assert_eq!(second.grow(0), 17);
         let twice = coming(&sizes, "a", 2);
         assert_eq!(twice.grow(1), 12);
         let smaller = coming(&sizes, "a", 1);
         smaller.grow(2);
-        smaller.stored();
+        stored(smaller);
         assert_eq!((second.grow(0), twice.grow(0)), (8, 3));
         assert_eq!(coming(&sizes, "b", 1).grow(1), 1, "another upload");
     }
@@ -268,12 +302,12 @@ mod tests {
             drop((first, second));
             assert_eq!(known(&sizes), (0, 0), "nothing of it has come");
         }
-        for end in [ComingPart::stored as fn(ComingPart), drop] {
-            coming(&sizes, "dropped", 1).stored();
+        for end in [stored as fn(ComingPart), drop] {
+            stored(coming(&sizes, "dropped", 1));
             let late = coming(&sizes, "dropped", 2);
             assert_eq!(known(&sizes), (1, 1));
             sizes.forget("dropped");
-            assert_eq!(known(&sizes), (0, 0));
+            assert_eq!((known(&sizes), late.total()), ((0, 0), None));
             end(late);
             assert_eq!(known(&sizes), (0, 0), "one that comes late is not known");
         }
@@ -282,17 +316,17 @@ mod tests {
     #[test]
     fn uploads_that_rest_are_swept() {
         let sizes = PartSizes::default();
-        coming(&sizes, "rests", 1).stored();
+        stored(coming(&sizes, "rests", 1));
         let comes = coming(&sizes, "comes", 1);
         sizes.known().sweep(Instant::now() + REST_MAX / 2);
         assert_eq!(known(&sizes), (2, 1));
         sizes.known().sweep(Instant::now() + REST_MAX * 2);
         assert_eq!(known(&sizes), (1, 0));
-        comes.stored();
+        stored(comes);
         assert_eq!(known(&sizes), (1, 1));
         // Too many.
         for upload in 0..=KNOWN_MAX / 2 {
-            coming(&sizes, &upload.to_string(), 1).stored();
+            stored(coming(&sizes, &upload.to_string(), 1));
         }
         let (uploads, parts) = known(&sizes);
         assert!(uploads + parts <= KNOWN_MAX + 2, "{uploads} {parts}");

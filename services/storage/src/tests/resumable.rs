@@ -34,6 +34,11 @@ async fn complete(backend: &Backend) -> Appending {
     append.keep().await.expect("it can be kept")
 }
 
+async fn published(append: Appending, at: &str) -> Result<Published, Error> {
+    let publication = publication(at);
+    append.joined(&publication).await?.publish(publication).await
+}
+
 async fn offset(backend: &Backend) -> u64 {
     backend.find_upload("upload").await.expect("it is there").offset
 }
@@ -64,7 +69,7 @@ async fn an_upload_is_published_as_a_whole() {
 
         let (append, beginning) = complete(&backend).await.beginning().await.expect("bytes");
         assert_eq!(beginning, &content[..4096]);
-        let published = append.publish(publication("/up/a")).await.expect("it can be published");
+        let published = published(append, "/up/a").await.expect("it can be published");
         assert_eq!((published.created, published.file.size), (true, 20_000_000));
         assert!(read(&backend, "/up/a", Parts::Whole).await.expect("it is there") == content);
         let found = backend.find_upload("upload").await.expect("it is remembered");
@@ -111,7 +116,7 @@ async fn what_was_kept_stays_and_what_was_not_verified_goes() {
                 }
             }
             let append = complete(&backend).await;
-            append.publish(publication("/up/a")).await.expect("it can be published");
+            published(append, "/up/a").await.expect("it can be published");
             assert!(read(&backend, "/up/a", Parts::Whole).await.expect("it is there") == content, "seed {seed}");
             backend.drop_upload("upload").await.expect("it can be forgotten");
         }
@@ -127,10 +132,10 @@ async fn an_upload_that_cannot_be_published_stays() {
         let mut append = resumed(&backend, false).await.expect("it is there");
         write(&mut append, b"abc").await;
         let append = append.keep().await.expect("it can be kept");
-        assert!(matches!(append.publish(publication("/up/a")).await, Err(Error::Conflict(_))));
+        assert!(matches!(published(append, "/up/a").await, Err(Error::Conflict(_))));
         let append = complete(&backend).await;
         assert_eq!(append.offset(), 3);
-        append.publish(publication("/up/c")).await.expect("it can be published");
+        published(append, "/up/c").await.expect("it can be published");
         assert_eq!(read(&backend, "/up/c", Parts::Whole).await.expect("it is there"), b"abc");
     })
     .await;
@@ -171,18 +176,18 @@ async fn a_path_has_a_bounded_number_of_unfinished_uploads() {
         let one = path("/up/a");
         let mut names = Vec::new();
         for _ in 0..OF_PATH_MAX {
-            let name = record::name(&one);
+            let name = record::name(&one, "");
             backend.begin_upload(&name, &record(0)).await.expect("it begins");
             names.push(name);
         }
-        let begin = async || backend.begin_upload(&record::name(&one), &record(0)).await;
+        let begin = async || backend.begin_upload(&record::name(&one, ""), &record(0)).await;
         assert!(matches!(begin().await, Err(Error::TooManyUploads)));
-        backend.begin_upload(&record::name(&path("/up/b")), &record(0)).await.expect("it is of another path");
+        backend.begin_upload(&record::name(&path("/up/b"), ""), &record(0)).await.expect("it is of another path");
 
         backend.drop_upload(&names[0]).await.expect("it can be forgotten");
         begin().await.expect("there is room");
         let append = backend.resume_upload(&names[1], false).await.expect("it is there");
-        append.publish(publication("/up/a")).await.expect("it can be published");
+        published(append, "/up/a").await.expect("it can be published");
         begin().await.expect("there is room");
         assert!(matches!(begin().await, Err(Error::TooManyUploads)));
     })
@@ -202,7 +207,7 @@ async fn pieces_of_two_nodes_are_not_joined() {
     write(&mut append, &content).await;
     let append = append.keep().await.expect("it can be kept");
     drop(stale.keep().await.expect("it can be kept"));
-    assert!(matches!(append.publish(publication("/up/a")).await, Err(Error::TakenOver)));
+    assert!(matches!(published(append, "/up/a").await, Err(Error::TakenOver)));
     assert_eq!(places(&other, "/", true).await, [""; 0]);
 
     let mut append = resumed(&other, false).await.expect("it is there");
@@ -210,6 +215,6 @@ async fn pieces_of_two_nodes_are_not_joined() {
     assert_eq!(from, 1000);
     write(&mut append, &content[from..]).await;
     let append = append.keep().await.expect("it can be kept");
-    append.publish(publication("/up/a")).await.expect("it can be published");
+    published(append, "/up/a").await.expect("it can be published");
     assert!(read(&other, "/up/a", Parts::Whole).await.expect("it is there") == content);
 }
