@@ -315,6 +315,16 @@ export declare const Functions: GenService<{
     output: typeof CallResponseSchema;
   },
   /**
+   * Calls a function that answers many times, or once. The time of a call is that of each answer.
+   *
+   * @generated from rpc perigee.api.v1.Functions.Stream
+   */
+  stream: {
+    methodKind: "server_streaming";
+    input: typeof CallRequestSchema;
+    output: typeof CallResponseSchema;
+  },
+  /**
    * Makes the caller a worker of a service: its first message registers it, then it gets calls and answers them.
    *
    * @generated from rpc perigee.api.v1.Functions.Work

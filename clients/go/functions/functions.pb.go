@@ -736,9 +736,10 @@ const file_perigee_api_v1_functions_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x18\n" +
 	"\x06Cancel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\a\n" +
-	"\x05Drain2\x99\x01\n" +
+	"\x05Drain2\xe0\x01\n" +
 	"\tFunctions\x12A\n" +
-	"\x04Call\x12\x1b.perigee.api.v1.CallRequest\x1a\x1c.perigee.api.v1.CallResponse\x12I\n" +
+	"\x04Call\x12\x1b.perigee.api.v1.CallRequest\x1a\x1c.perigee.api.v1.CallResponse\x12E\n" +
+	"\x06Stream\x12\x1b.perigee.api.v1.CallRequest\x1a\x1c.perigee.api.v1.CallResponse0\x01\x12I\n" +
 	"\x04Work\x12\x1d.perigee.api.v1.WorkerMessage\x1a\x1e.perigee.api.v1.GatewayMessage(\x010\x01b\x06proto3"
 
 var (
@@ -778,11 +779,13 @@ var file_perigee_api_v1_functions_proto_depIdxs = []int32{
 	9,  // 7: perigee.api.v1.GatewayMessage.drain:type_name -> perigee.api.v1.Drain
 	10, // 8: perigee.api.v1.Invocation.timeout:type_name -> google.protobuf.Duration
 	0,  // 9: perigee.api.v1.Functions.Call:input_type -> perigee.api.v1.CallRequest
-	2,  // 10: perigee.api.v1.Functions.Work:input_type -> perigee.api.v1.WorkerMessage
-	1,  // 11: perigee.api.v1.Functions.Call:output_type -> perigee.api.v1.CallResponse
-	5,  // 12: perigee.api.v1.Functions.Work:output_type -> perigee.api.v1.GatewayMessage
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
+	0,  // 10: perigee.api.v1.Functions.Stream:input_type -> perigee.api.v1.CallRequest
+	2,  // 11: perigee.api.v1.Functions.Work:input_type -> perigee.api.v1.WorkerMessage
+	1,  // 12: perigee.api.v1.Functions.Call:output_type -> perigee.api.v1.CallResponse
+	1,  // 13: perigee.api.v1.Functions.Stream:output_type -> perigee.api.v1.CallResponse
+	5,  // 14: perigee.api.v1.Functions.Work:output_type -> perigee.api.v1.GatewayMessage
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name

@@ -211,6 +211,31 @@ pub mod functions_client {
                 .insert(GrpcMethod::new("perigee.api.v1.Functions", "Call"));
             self.inner.unary(req, path, codec).await
         }
+        /// Calls a function that answers many times, or once. The time of a call is that of each answer.
+        pub async fn stream(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CallRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CallResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/perigee.api.v1.Functions/Stream",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("perigee.api.v1.Functions", "Stream"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Makes the caller a worker of a service: its first message registers it, then it gets calls and answers them.
         pub async fn work(
             &mut self,
