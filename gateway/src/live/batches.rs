@@ -26,7 +26,7 @@ const ITEMS_MAX: usize = 100;
 const READING_MAX: usize = 2;
 /// Longest wait for those that are about to join, and for batches that are read.
 const GATHER_TIMEOUT: Duration = Duration::from_millis(20);
-/// Longest wait for the next one after a batch of several: those that a change concerns learn of it one after the other.
+/// Longest wait for as many as were in the batch before, which may not know yet that they are due.
 const LINGER: Duration = Duration::from_millis(2);
 
 /// Batches of items `I` with answers `O`, by their shape.
@@ -231,23 +231,18 @@ where
         mem::take(&mut *locked(items))
     }
 
-    /// Waits until all have joined that are about to, no more come where the batch before was of several, and few others are
-    /// read, for a while.
+    /// Waits until all have joined that are about to, as many as were in the batch before, and few others are read, for a while.
     async fn gather(&self, items: &Items<I>) {
         let begun = Instant::now();
-        let (mut joined, mut last_joined) = (0, begun);
         loop {
             let news = self.news.notified();
             let until = {
                 let state = self.state();
                 let count = locked(items).len();
-                if count > joined {
-                    (joined, last_joined) = (count, Instant::now());
-                }
                 match count {
                     _ if count >= state.most => return,
                     _ if state.due > 0 || state.reading >= READING_MAX => begun + GATHER_TIMEOUT,
-                    _ if state.last > 1 && count < state.members => (last_joined + LINGER).min(begun + GATHER_TIMEOUT),
+                    _ if count < state.last.min(state.members) => begun + LINGER,
                     _ => return,
                 }
             };

@@ -90,21 +90,6 @@ async fn as_many_as_in_the_last_batch_are_waited_for_a_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_learn_of_a_change_one_after_the_other_are_one_batch() {
-    let batches = TestBatches::default();
-    let members: Vec<_> = (0..40).map(|_| batches.join(key("a"))).collect();
-    let sizes = Arc::default();
-    join_all(members.iter().map(|member| doubled(member, 1, &sizes))).await;
-    let late = async |(index, member)| {
-        tokio::time::sleep(Duration::from_millis(index)).await;
-        doubled(member, 1, &sizes).await
-    };
-    join_all((0..15).zip(&members).map(late)).await;
-    join_all((0..40).zip(&members).map(late)).await;
-    assert_eq!(*locked(&sizes), [40, 15, 20, 20], "none waits for longer than all may");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_large_batch_is_forgotten_after_a_few_that_are_small() {
     let batches = TestBatches::default();
     let members: Vec<_> = (0..20).map(|_| batches.join(key("a"))).collect();
