@@ -4,6 +4,7 @@
 
 mod batch_call;
 mod disclosure;
+mod edits;
 mod files;
 mod function_stream;
 mod functions;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Service,
-    http::{Reservation, SendBudget, SocketProgress, answer},
+    http::{Reservation, SendBudget, SocketProgress, answer, or_unknown},
     live::Hold,
 };
 
@@ -105,8 +105,7 @@ impl Event {
 impl EventQueue {
     /// A queue to the client of `connection`.
     pub fn new(budget: SendBudget, connection: Option<&Arc<Connection>>) -> Self {
-        let unknown = || Arc::new(Connection::new(([0, 0, 0, 0], 0).into()));
-        Self { budget, progress: SocketProgress::new(connection.cloned().unwrap_or_else(unknown)) }
+        Self { budget, progress: SocketProgress::new(or_unknown(connection.cloned())) }
     }
 
     /// `event`, counted until it is sent. Errors: `UNAVAILABLE` where there is no room.

@@ -5,6 +5,7 @@ mod data;
 mod files;
 mod function_stream;
 mod functions;
+mod messages;
 mod select;
 pub(crate) mod unary;
 pub(crate) mod upload;

@@ -16,14 +16,19 @@ pub(crate) use caller::{TOKEN_BYTES_MAX, bearer};
 pub(crate) use headers::{ContentType, GRPC_TIMEOUT, HeaderSummary, REQUEST_ID, TRACEPARENT};
 pub(crate) use send_budget::{Reservation, SendBudget, SocketProgress};
 
-use std::{panic::AssertUnwindSafe, pin::Pin, task::Poll};
+use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll};
 
 use futures::FutureExt;
-use mesh::{Call, Code, Fault, tasks::panic_text};
+use mesh::{Call, Code, Fault, listener::Connection, tasks::panic_text};
 
 /// The call that is being answered; a new one where the routes are served without a front.
 pub(crate) fn current() -> Call {
     Call::current().unwrap_or_else(|| Call::begin(None, None, None))
+}
+
+/// The connection of a request; where routes are served without a listener, one from nowhere.
+pub(crate) fn or_unknown(connection: Option<Arc<Connection>>) -> Arc<Connection> {
+    connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())))
 }
 
 /// Bytes of plain segments.

@@ -226,17 +226,7 @@ impl LiveQuery {
                 None => std::future::pending().await,
             }
         };
-        let (edge, project, version) = (&self.shared.edge, &self.project, self.version);
-        let is_other = || edge.settings(project).is_none_or(|project| project.version != version);
-        let projects = &mut self.projects;
-        let project_changed = async {
-            while !is_other() {
-                if projects.changed().await.is_err() {
-                    // The catalogue is gone with the node.
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
+        let project_changed = self.shared.edge.edited(&self.project, Some(self.version), &mut self.projects);
         let until_again =
             self.behind.checked_sub(1).map(|times| BEHIND_INTERVAL_FIRST * (1 << times.min(BEHIND_DOUBLED_MAX)));
         // What is told stays so until an answer has seen it: a wait that is dropped below forgets nothing.

@@ -22,8 +22,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub struct Rights {
     edge: Edge,
     project: Arc<str>,
-    /// The version of the project for which they were asked.
-    version: u64,
+    /// The version of the project for which they were asked; `None` where it was gone.
+    version: Option<u64>,
     /// Told when a project is another.
     projects: watch::Receiver<()>,
     permission: StreamPermission,
@@ -43,7 +43,7 @@ impl Rights {
             projects: edge.project_changes(),
             edge: edge.clone(),
             project: project.id.clone(),
-            version: project.version,
+            version: Some(project.version),
             token,
             expires: permission.token_expires_ms.and_then(clock::instant),
             permission,
@@ -64,17 +64,7 @@ impl Rights {
 
     /// Waits until they may be others.
     async fn changed(&mut self) {
-        let (edge, project, version) = (&self.edge, &self.project, self.version);
-        let is_other = || version_of(edge, project) != version;
-        let projects = &mut self.projects;
-        let edited = async {
-            while !is_other() {
-                if projects.changed().await.is_err() {
-                    // The catalogue is gone with the node.
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
+        let edited = self.edge.edited(&self.project, self.version, &mut self.projects);
         let next = [self.expires, self.again].into_iter().flatten().min();
         tokio::select! {
             () = edited => self.again = Some(Instant::now() + EDIT_TIME),
@@ -87,7 +77,7 @@ impl Rights {
     /// Errors: the caller may not, or nobody could be asked for too long.
     async fn check(&mut self) -> Result<(), Fault> {
         let token = self.token.borrow_and_update().clone();
-        self.version = version_of(&self.edge, &self.project);
+        self.version = self.edge.version(&self.project);
         match self.edge.permit_again(&mut self.permission, &token).await {
             Ok(()) => {
                 self.retries.succeeded();
@@ -108,9 +98,4 @@ impl Rights {
             Err(fault) => Err(fault),
         }
     }
-}
-
-/// The version of a project; 0 where it is gone.
-fn version_of(edge: &Edge, project: &str) -> u64 {
-    edge.settings(project).map_or(0, |project| project.version)
 }

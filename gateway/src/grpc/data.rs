@@ -11,9 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::{
     accept::{accepted, required},
+    messages::Messages,
     select::{self, Selection},
-    status, value,
-    watch::{self, WatchMessages},
+    status, value, watch,
 };
 use crate::{
     Service,
@@ -64,9 +64,12 @@ impl data_server::Data for Data {
         self.write_batch(&caller, message).await.map(Response::new).map_err(status)
     }
 
-    type WatchStream = WatchMessages;
+    type WatchStream = Messages<api::WatchResponse>;
 
-    async fn watch(&self, request: Request<api::WatchRequest>) -> Result<Response<WatchMessages>, Status> {
+    async fn watch(
+        &self,
+        request: Request<api::WatchRequest>,
+    ) -> Result<Response<Messages<api::WatchResponse>>, Status> {
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
         let (caller, message, project) = self.accept(request, |message| &message.project).map_err(status)?;
         let begun = watch::begin(&self.service, (&caller, project), message, connection);

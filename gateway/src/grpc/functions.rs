@@ -8,7 +8,8 @@ use query::Value;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    function_stream::{self, StreamMessages},
+    function_stream,
+    messages::Messages,
     status,
     work::{self, WorkMessages},
 };
@@ -31,9 +32,9 @@ impl functions_server::Functions for Functions {
         Box::pin(self.answer(request)).await.map(Response::new).map_err(status)
     }
 
-    type StreamStream = StreamMessages;
+    type StreamStream = Messages<CallResponse>;
 
-    async fn stream(&self, request: Request<CallRequest>) -> Result<Response<StreamMessages>, Status> {
+    async fn stream(&self, request: Request<CallRequest>) -> Result<Response<Messages<CallResponse>>, Status> {
         Box::pin(self.begin(request)).await.map(Response::new).map_err(status)
     }
 
@@ -56,7 +57,7 @@ impl Functions {
         Ok(CallResponse { result: answered.result()? })
     }
 
-    async fn begin(&self, request: Request<CallRequest>) -> Result<StreamMessages, Fault> {
+    async fn begin(&self, request: Request<CallRequest>) -> Result<Messages<CallResponse>, Fault> {
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
         let (caller, project, call) = self.asked(request).await?;
         function_stream::begin(&self.service, (&caller, &project), call, connection).await

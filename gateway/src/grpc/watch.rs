@@ -1,43 +1,27 @@
 //! `rpc Watch`: changes of rows as a stream of messages.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt, stream};
-use mesh::{Code, Fault, listener::Connection};
+use mesh::{Fault, listener::Connection};
 use proto::{
     api::v1::{self as api, watch_response},
     realtime::{Event, Row, WatchResponse},
 };
 use query::{Budget, Node, Operation, Parser, Read, Shape, Table};
-use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
 use super::{
     data::{FoundCaller, table_ref},
+    messages::{MessageSource, Messages, messages},
     select::Selection,
-    status, value,
+    value,
 };
 use crate::{
     Service,
     catalogue::ProjectRef,
-    http::{Reservation, SendBudget, SocketProgress},
-    live::{Hold, Watch, WatchedRows},
+    http::or_unknown,
+    live::{Watch, WatchedRows},
     plan::RequestPlanner,
 };
-
-/// The messages of one call.
-pub type WatchMessages = Pin<Box<dyn Stream<Item = Result<api::WatchResponse, Status>> + Send>>;
-
-/// A call, whose messages are taken one after the other.
-struct Call {
-    watch: Watch,
-    draining: CancellationToken,
-    budget: SendBudget,
-    progress: SocketProgress,
-    /// The last message, until the next one is asked for.
-    sending: Option<(usize, Reservation)>,
-    _hold: Hold,
-}
 
 /// Begins the watch that `message` asks for.
 pub async fn begin(
@@ -45,7 +29,7 @@ pub async fn begin(
     (caller, found): FoundCaller<'_>,
     message: api::WatchRequest,
     connection: Option<Arc<Connection>>,
-) -> Result<WatchMessages, Fault> {
+) -> Result<Messages<api::WatchResponse>, Fault> {
     let table_ref = table_ref(&message.project, &message.database, &message.table)?;
     let mut guard = service.guard();
     let find = value::object(message.r#where, &mut guard).map_err(Fault::from)?;
@@ -60,42 +44,16 @@ pub async fn begin(
     let planned = planner.plan(table_ref, Operation::Read, plan).await?;
     let read = Read { database: planned.database, table: table_ref.table.into(), node: planned.plan };
     let rows = WatchedRows { read, before: Vec::new(), skip_initial: message.skip_initial, after: message.after };
-    let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())));
-    let (watch, hold) = Box::pin(service.watch(caller, &planned.project, Some(connection.peer.ip()), rows)).await?;
-    let call = Call {
-        watch,
-        draining: service.tasks().draining().clone(),
-        budget: service.send_budget().clone(),
-        progress: SocketProgress::new(connection),
-        sending: None,
-        _hold: hold,
-    };
-    let next = |call: Option<Call>| async {
-        let mut call = call?;
-        Some(match call.next().await {
-            Ok(message) => (Ok(message), Some(call)),
-            Err(fault) => (Err(status(fault)), None),
-        })
-    };
-    Ok(stream::unfold(Some(call), next).boxed())
+    let connection = or_unknown(connection);
+    let watch = Box::pin(service.watch(caller, &planned.project, Some(connection.peer.ip()), rows)).await?;
+    Ok(messages(service, connection, watch))
 }
 
-impl Call {
-    /// The next message, which counts as an answer that its client has not taken until another one is asked for.
-    async fn next(&mut self) -> Result<api::WatchResponse, Fault> {
-        if let Some((bytes, _)) = self.sending.take() {
-            self.progress.add(bytes);
-        }
-        let message = tokio::select! {
-            biased;
-            () = self.draining.cancelled() => {
-                return Err(Fault::new(Code::Unavailable, "the node stops; call again"));
-            }
-            message = self.watch.next() => response(message?),
-        };
-        let bytes = prost::Message::encoded_len(&message);
-        self.sending = Some((bytes, self.budget.queue(bytes, &self.progress)?));
-        Ok(message)
+impl MessageSource for Watch {
+    type Message = api::WatchResponse;
+
+    async fn next_message(&mut self) -> Result<Option<api::WatchResponse>, Fault> {
+        self.next().await.map(|message| Some(response(message)))
     }
 }
 

@@ -20,7 +20,7 @@ use mesh::{Call, Fault};
 use query::{Value, function::TIMEOUT_MAX};
 
 use super::{
-    call_stream::{self, Wrapping, asks_for_events},
+    call_stream::{self, Wrapping, asks_for_events, in_object},
     fields::Fields,
     respond,
 };
@@ -59,11 +59,7 @@ async fn bare(
     head: Parts,
     body: Body,
 ) -> Response {
-    let answered = match asks_for_events(&head.headers) {
-        true => Box::pin(stream(&service, &caller, path, (&head, Wrapping::Bare), body)).await,
-        false => call(&service, &caller, path, body).await.map(|answer| with_status(answer.status, answer.body)),
-    };
-    respond(&caller, answered)
+    answered(&service, &caller, path, (&head, Wrapping::Bare), body).await
 }
 
 async fn wrapped(
@@ -73,18 +69,32 @@ async fn wrapped(
     head: Parts,
     body: Body,
 ) -> Response {
+    answered(&service, &caller, path, (&head, Wrapping::Result), body).await
+}
+
+/// The answer of the function that a path names, or its answers as events where those are asked for.
+async fn answered(
+    service: &Service,
+    caller: &Caller,
+    path: (String, String, String),
+    (head, wrapping): (&Parts, Wrapping),
+    body: Body,
+) -> Response {
     let answered = match asks_for_events(&head.headers) {
-        true => Box::pin(stream(&service, &caller, path, (&head, Wrapping::Result), body)).await,
-        false => call(&service, &caller, path, body).await.map(|answered| in_result(answered, &caller.call)),
+        true => Box::pin(stream(service, caller, path, (head, wrapping), body)).await,
+        false => call(service, caller, path, body).await.map(|answer| match wrapping {
+            Wrapping::Bare => with_status(answer.status, answer.body),
+            Wrapping::Result => in_result(answer, &caller.call),
+        }),
     };
-    respond(&caller, answered)
+    respond(caller, answered)
 }
 
 /// `{"result": …}`, or the error of the function with its status.
 fn in_result(answered: FunctionAnswer, call: &Call) -> Response {
     let status = answered.status;
     match answered.result() {
-        Ok(json) => answer::json(StatusCode::OK, [&b"{\"result\":"[..], &json, b"}"].concat()),
+        Ok(json) => answer::json(StatusCode::OK, in_object(&json)),
         Err(fault) => {
             let mut response = answer::fault(&fault, call);
             *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -79,8 +79,13 @@ fn events(
 fn event(answer: &Bytes, wrapping: Wrapping) -> Event {
     match wrapping {
         Wrapping::Bare => Event::new("message", None, answer),
-        Wrapping::Result => Event::new("message", None, &[&b"{\"result\":"[..], answer, b"}"].concat()),
+        Wrapping::Result => Event::new("message", None, &in_object(answer)),
     }
+}
+
+/// `{"result": …}` with the JSON of an answer.
+pub fn in_object(answer: &[u8]) -> Vec<u8> {
+    [&b"{\"result\":"[..], answer, b"}"].concat()
 }
 
 #[cfg(test)]

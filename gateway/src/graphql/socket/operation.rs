@@ -144,9 +144,7 @@ impl Operations {
 
     /// Sends the answer of a subscription, and again whenever it differs.
     async fn live(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
-        let caller = self.caller();
-        let (request_id, token) = (self.request_id.clone(), self.token.clone());
-        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let (caller, subscriber) = (self.caller(), self.subscriber());
         let mut live = match self.service.live().begin(&names.project, plan.clone(), subscriber).await {
             Ok(live) => live,
             Err(fault) => return self.fail(id, &caller, &plan, fault).await,
@@ -173,9 +171,7 @@ impl Operations {
 
     /// Sends the changes of rows, one by one.
     async fn watch(mut self, id: &str, names: &Names, plan: Arc<Plan>, rows: WatchedRows) {
-        let caller = self.caller();
-        let (request_id, token) = (self.request_id.clone(), self.token.clone());
-        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let (caller, subscriber) = (self.caller(), self.subscriber());
         let begun = async {
             let hold = self.hold.beside()?;
             ChangeAnswers::begin(self.service.live(), &names.project, (&plan, rows), subscriber, hold).await
@@ -189,26 +185,18 @@ impl Operations {
                 Ok(result) => result,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
-            let slot = match self.outgoing.slot_for(result.len()).await {
-                Ok(Some(slot)) => slot,
-                Ok(None) => return,
-                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
-            };
-            let text = self.text(ServerMessage::Next { id, result: &result });
-            drop(result);
-            let delivery = self.deliver(id, slot, text, &caller.call).await;
-            if delivery.is_refused {
+            match self.send(id, result, &caller.call).await {
+                Ok(true) => {}
                 // The client goes on after the last position that it has.
-                return delivery.written.done().await;
+                Ok(false) => return,
+                Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             }
         }
     }
 
     /// Sends the answers of a function, until it has no more.
     async fn listen(mut self, id: &str, names: &Names, plan: Arc<Plan>) {
-        let caller = self.caller();
-        let (request_id, token) = (self.request_id.clone(), self.token.clone());
-        let subscriber = Subscriber { caller: self.hold.caller(), request_id, token };
+        let (caller, subscriber) = (self.caller(), self.subscriber());
         let begun = FunctionStream::begin(&self.service, (&caller, subscriber), &names.project, &plan);
         let mut answers = match Box::pin(begun).await {
             Ok(answers) => answers,
@@ -220,18 +208,31 @@ impl Operations {
                 Ok(None) => return self.end(id, ServerMessage::Complete { id }, &caller.call).await,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
             };
-            let slot = match self.outgoing.slot_for(result.len()).await {
-                Ok(Some(slot)) => slot,
-                Ok(None) => return,
+            match self.send(id, result, &caller.call).await {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(fault) => return self.fail(id, &caller, &plan, fault).await,
-            };
-            let text = self.text(ServerMessage::Next { id, result: &result });
-            drop(result);
-            let delivery = self.deliver(id, slot, text, &caller.call).await;
-            if delivery.is_refused {
-                return delivery.written.done().await;
             }
         }
+    }
+
+    /// Whoever gets what a subscription tells.
+    fn subscriber(&self) -> Subscriber {
+        let (request_id, token) = (self.request_id.clone(), self.token.clone());
+        Subscriber { caller: self.hold.caller(), request_id, token }
+    }
+
+    /// Sends a result of the operation `id`. Whether more may follow: it has ended where the client is gone, or was told that
+    /// it cannot be sent. Errors: `UNAVAILABLE` where all clients together have yet to take too much.
+    async fn send(&self, id: &str, result: Vec<u8>, call: &Call) -> Result<bool, Fault> {
+        let Some(slot) = self.outgoing.slot_for(result.len()).await? else { return Ok(false) };
+        let text = self.text(ServerMessage::Next { id, result: &result });
+        drop(result);
+        let delivery = self.deliver(id, slot, text, call).await;
+        if delivery.is_refused {
+            delivery.written.done().await;
+        }
+        Ok(!delivery.is_refused)
     }
 
     async fn fail(&self, id: &str, caller: &Caller, plan: &Plan, fault: Fault) {

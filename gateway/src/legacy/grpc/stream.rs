@@ -15,7 +15,7 @@ use crate::{
     Service,
     edge::Caller,
     grpc::{self, accept::required},
-    http::{Reservation, SendBudget, SocketProgress, body, cors::RequestedProject, current},
+    http::{Reservation, SendBudget, SocketProgress, body, cors::RequestedProject, current, or_unknown},
     legacy::{message::NAME_BYTES_MAX, session::JsonSession},
     socket,
 };
@@ -77,8 +77,7 @@ pub async fn serve<F: StreamFraming>(
     let mut caller = Caller::of(current(), request.metadata().as_ref()).map_err(grpc::status)?;
     let of_header = caller.token.clone();
     let requested = request.extensions().get::<RequestedProject>().cloned();
-    let connection = request.extensions().get::<Arc<Connection>>().cloned();
-    let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(([0, 0, 0, 0], 0).into())));
+    let connection = or_unknown(request.extensions().get::<Arc<Connection>>().cloned());
     let mut messages = request.into_inner();
     let first = tokio::time::timeout(BEGIN_TIMEOUT, messages.message()).await;
     let first = first.map_err(|_| grpc::status(Fault::new(Code::Deadline, "the stream did not begin")))?;
