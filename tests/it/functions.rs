@@ -38,6 +38,17 @@ scenarios!(
     calls_are_counted,
 );
 
+/// A call of a function of `mail` by gRPC.
+fn message(function: &str, params: &Value) -> CallRequest {
+    CallRequest {
+        project: "shop".to_owned(),
+        service: "mail".to_owned(),
+        function: function.to_owned(),
+        params: params.to_string().into_bytes().into(),
+        timeout: None,
+    }
+}
+
 /// A mesh with a service `mail` that is a server of the test.
 struct Stage {
     mesh: TestMesh,
@@ -332,11 +343,9 @@ async fn grpc_calls_functions_too(shape: Shape) -> anyhow::Result<()> {
     });
     let stage = Stage::with(shape, functions).await?;
     let request = |function: &str, params: &str, timeout: Option<i32>| CallRequest {
-        project: "shop".to_owned(),
-        service: "mail".to_owned(),
-        function: function.to_owned(),
         params: params.as_bytes().to_vec().into(),
         timeout: timeout.map(|nanos| prost_types::Duration { seconds: 0, nanos }),
+        ..message(function, &Value::Null)
     };
     for protocol in [Protocol::Grpc, Protocol::GrpcWeb] {
         let call = async |message: CallRequest| {

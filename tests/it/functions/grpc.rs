@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 use prost::Message;
-use proto::api::v1::{CallRequest, CallResponse};
+use proto::api::v1::CallResponse;
 use serde_json::{Value, json};
 use tests::{
     client::{Client, Protocol, reason},
@@ -18,7 +18,7 @@ use tests::{
     user_server::UserServer,
 };
 
-use super::{Answer, allowed, call};
+use super::{Answer, allowed, call, message};
 
 scenarios!(
     a_contract_is_found_by_reflection_or_in_a_file,
@@ -208,13 +208,7 @@ async fn codes_keep_their_meaning(shape: Shape) -> anyhow::Result<()> {
         assert_eq!((wrapped.status, &told["code"], &told["error"]), (status, &json!(code), &json!("said so")));
         let bare = stage.call("Fail", params.clone()).await?;
         assert_eq!((bare.status, &bare.json()?["error"]), (status, &json!("said so")));
-        let message = CallRequest {
-            project: "shop".to_owned(),
-            service: "mail".to_owned(),
-            function: "Fail".to_owned(),
-            params: params.to_string().into_bytes().into(),
-            timeout: None,
-        };
+        let message = message("Fail", &params);
         let path = "/perigee.api.v1.Functions/Call";
         let answer = stage.mesh.client.unary_at::<_, CallResponse>(Protocol::Grpc, path, message).await?;
         let Err(refused) = answer else { anyhow::bail!("{of_server} is an error") };

@@ -3,16 +3,11 @@
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::Method;
-use proto::{
-    Links,
-    api::v1::{CallRequest, CallResponse},
-    auth::AuthorizeCallRequest,
-    functions,
-};
+use proto::{Links, api::v1::CallResponse, auth::AuthorizeCallRequest, functions};
 use serde_json::{Value, json};
 use tests::{client::Protocol, mesh::Shape, token};
 
-use super::{Stage, allowed, call};
+use super::{Stage, allowed, call, message};
 
 scenarios!(
     a_list_is_one_call,
@@ -32,13 +27,7 @@ async fn a_list_is_one_call(shape: Shape) -> anyhow::Result<()> {
     assert_eq!(stage.server.only()?.body, json!([{ "id": 1 }, "bad", { "id": 2 }]), "equal items go once");
     let wrapped = call(&stage.mesh.client, "functions/mail/each", json!({ "params": items })).await?;
     assert_eq!(wrapped.json()?, json!({ "result": expected }));
-    let message = CallRequest {
-        project: "shop".to_owned(),
-        service: "mail".to_owned(),
-        function: "each".to_owned(),
-        params: items.to_string().into_bytes().into(),
-        timeout: None,
-    };
+    let message = message("each", &items);
     let path = "/perigee.api.v1.Functions/Call";
     let answer = stage.mesh.client.unary_at::<_, CallResponse>(Protocol::Grpc, path, message).await??;
     assert_eq!(serde_json::from_slice::<Value>(&answer.result)?, expected);
@@ -81,13 +70,7 @@ async fn the_rule_is_asked_of_each_item(shape: Shape) -> anyhow::Result<()> {
     let allowed = json!([{ "to": "ann", "n": 1 }, { "to": "ann", "n": 2 }]);
     assert_eq!(stage.server.only()?.body, allowed);
     // So it is where the answer is a stream of one.
-    let message = CallRequest {
-        project: "shop".to_owned(),
-        service: "mail".to_owned(),
-        function: "each".to_owned(),
-        params: items.to_string().into_bytes().into(),
-        timeout: None,
-    };
+    let message = message("each", &items);
     let path = "/perigee.api.v1.Functions/Stream";
     let mut answers = ann.streaming_at::<_, CallResponse>(path, message).await??;
     let answer = answers.message().await?.context("one answer")?;

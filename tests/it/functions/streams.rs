@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::StreamExt;
-use proto::api::v1::{CallRequest, CallResponse};
+use proto::api::v1::CallResponse;
 use serde_json::{Value, json};
 use tests::{
     client::{Client, reason},
@@ -17,6 +17,7 @@ use tests::{
 use super::{
     allowed,
     grpc::{GrpcStage, reflected},
+    message,
 };
 
 scenarios!(
@@ -30,16 +31,6 @@ scenarios!(
 );
 
 const STREAM: &str = "/perigee.api.v1.Functions/Stream";
-
-fn message(function: &str, params: &Value) -> CallRequest {
-    CallRequest {
-        project: "shop".to_owned(),
-        service: "mail".to_owned(),
-        function: function.to_owned(),
-        params: params.to_string().into_bytes().into(),
-        timeout: None,
-    }
-}
 
 async fn streamed(client: &Client, params: &Value) -> anyhow::Result<tonic::Streaming<CallResponse>> {
     Ok(client.streaming_at::<_, CallResponse>(STREAM, message("Count", params)).await??)
